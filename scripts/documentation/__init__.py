@@ -1,0 +1,1 @@
+"""Makes those parts of the documentation that follow from the code: pictures of flows, and the reference."""

@@ -1,0 +1,3 @@
+"""The only code that drives TaskFlow engines: run, resume, undo, cancel, verdict."""
+
+from virtflow import eventletless  # noqa: F401 - before TaskFlow

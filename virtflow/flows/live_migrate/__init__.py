@@ -1,0 +1,1 @@
+"""Move an instance to another host while its guest runs."""

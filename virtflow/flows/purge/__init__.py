@@ -1,0 +1,1 @@
+"""Purge what a delete kept in the trash."""

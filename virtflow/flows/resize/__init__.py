@@ -1,0 +1,1 @@
+"""Resize an instance, or move it while it is shut down; and confirm that."""

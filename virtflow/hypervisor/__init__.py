@@ -1,0 +1,1 @@
+"""libvirt, as virtflow talks to it. Importing this package does not import libvirt; its modules do."""

@@ -1,0 +1,1 @@
+"""What a guest learns about itself, and the config drive that tells it."""

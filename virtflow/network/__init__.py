@@ -1,0 +1,1 @@
+"""Addresses, taps and filters of ports."""

@@ -1,0 +1,1 @@
+"""What virtflow tells others: versioned notifications, and the drivers that carry them."""

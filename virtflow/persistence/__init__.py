@@ -1,0 +1,1 @@
+"""What is stored: tables, migrations, the TaskFlow backend, journal, ledger, and the repositories."""

@@ -1,0 +1,1 @@
+"""The third use: what an operation did, read from its recording. Nothing changes unless a verb says so."""

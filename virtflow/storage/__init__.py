@@ -1,0 +1,1 @@
+"""The host's own file system: the directories of instances."""

@@ -1,0 +1,1 @@
+"""Shipped helpers for testing flows: fault sweep, residue audit, a tiny guest."""

@@ -1,0 +1,1 @@
+"""Volumes on their backend: what a driver does, and the drivers."""

@@ -1,0 +1,1 @@
+"""Reaching a volume from the instance's host: what has to be there before QEMU can open it."""

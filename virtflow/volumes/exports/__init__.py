@@ -1,0 +1,1 @@
+"""Servers on a backend's host that let other hosts reach its volumes."""

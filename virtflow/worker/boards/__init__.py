@@ -1,0 +1,1 @@
+"""Where operations that have to be run are posted, and claimed by workers."""
