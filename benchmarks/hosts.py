@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.lab.hosts import Lab, LabHost, capabilities_cache, missing
+from tests.lab.hosts import Lab, LabHost, missing
+from virtflow.testing import known_qemus
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,9 +39,7 @@ def on_host(host: LabHost, module: str, *arguments: object, embedded: bool = Fal
 
 
 def _embedded(root: Path) -> str:
-    """Its QEMUs are known already: asking them takes eight seconds."""
-    if capabilities_cache().is_dir():
-        shutil.copytree(capabilities_cache(), root / "cache" / "qemu" / "capabilities")
+    known_qemus.tell(root / "cache")
     return f"qemu:///embed?root={root}"
 
 

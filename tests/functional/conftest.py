@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.hosts import capabilities_cache
 from tests.lab.processes import stop
+from virtflow.testing import known_qemus
 
 if TYPE_CHECKING:
     from virtflow.hypervisor.hypervisor import Hypervisor
@@ -42,8 +42,7 @@ def embed_root() -> Iterator[Path]:
     if reason := missing():
         pytest.skip(reason)
     root = Path(tempfile.mkdtemp(prefix="vf-embed-"))
-    if capabilities_cache().is_dir():  # saves libvirt 8 s of asking every QEMU on the host what it can do
-        shutil.copytree(capabilities_cache(), root / "cache" / "qemu" / "capabilities")
+    known_qemus.tell(root / "cache")
     yield root
     shutil.rmtree(root, ignore_errors=True)
 
@@ -54,6 +53,7 @@ def _session_hypervisor(embed_root: Path) -> Iterator[Hypervisor]:
 
     hypervisor = Hypervisor("qemu:///embed", embed_root)
     hypervisor.capabilities()
+    known_qemus.learn(embed_root / "cache")
     yield hypervisor
     _remove_domains(hypervisor)
     hypervisor.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.hosts import capabilities_cache
+from virtflow.testing import known_qemus
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -99,8 +99,7 @@ class Reader:
 @pytest.fixture
 def reader(short_tmp_path: Path, embed_root: Path) -> Iterator[Reader]:
     state = short_tmp_path / "s"
-    if capabilities_cache().is_dir():  # saves libvirt 8 s
-        shutil.copytree(capabilities_cache(), state / "libvirt" / "cache" / "qemu" / "capabilities")
+    known_qemus.tell(state / "libvirt" / "cache")
     reader = Reader(state)
     yield reader
     reader.leaves_nothing()

@@ -446,6 +446,22 @@ def test_guests_survive_their_process_and_are_found_by_the_next(
     assert qemus(other_embed_root) == []
 
 
+def test_a_qemu_that_was_being_asked_what_it_can_when_its_asker_was_killed_is_ended_by_the_next(
+    other_embed_root: Path, qemus: Callable[[Path], list[int]]
+) -> None:
+    shutil.rmtree(other_embed_root / "cache")
+    first = other(other_embed_root, 5, "capabilities")
+    assert wait_until(lambda: qemus(other_embed_root) != [], 60, 0.001)
+    os.kill(first.pid, signal.SIGSTOP)
+    asked = qemus(other_embed_root)
+    first.kill()
+    finish(first)
+    out, _ = finish(other(other_embed_root, 5, "capabilities"))
+    assert "Error" not in out
+    assert not set(asked) & set(qemus(other_embed_root))
+    assert list((other_embed_root / "lib" / "qemu").glob("qmp-*")) == []
+
+
 @pytest.mark.parametrize("delay", [0.03, 0.1, 0.2])
 def test_a_start_that_was_killed_midway_can_be_made_again(
     delay: float, other_embed_root: Path, spec: DomainSpec, definition: Path, qemus: Callable[[Path], list[int]]

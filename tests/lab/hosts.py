@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from typing import TypeVar
 
 from tests.lab.namespaces import Namespace, ip
 from tests.lab.processes import alive, start, stop, wait_until
+from virtflow.testing import known_qemus
 
 T = TypeVar("T")
 
@@ -36,7 +36,6 @@ PKI = Path("/etc/pki")
 """Where libvirt and QEMU look for certificates."""
 SSH = Path("/root/.ssh")
 """Where root's keys are."""
-_CAPABILITIES = "qemu/capabilities"
 _PRIVATE = {"run": "/run", "var": "/var/lib/libvirt", "cache": "/var/cache/libvirt", "log": "/var/log/libvirt"}
 _START_SECONDS = 60
 
@@ -72,14 +71,6 @@ def missing() -> str | None:
         if shutil.which(program) is None:
             return f"needs {program} (package {package})"
     return None
-
-
-def capabilities_cache() -> Path:
-    """Where libvirt's findings about the installed QEMU outlive a lab; probing again would take eight seconds.
-
-    libvirt itself checks whether they still hold.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "virtflow", "lab", "capabilities")
 
 
 @dataclass(frozen=True)
@@ -161,22 +152,6 @@ class LabHost:
         )
         (self.root / "etc/qemu.conf").write_text(_QEMU_CONF)
 
-    def seed_capabilities(self) -> bool:
-        known = capabilities_cache()
-        if known.is_dir():
-            shutil.copytree(known, self.root / "cache" / _CAPABILITIES, dirs_exist_ok=True)
-        return known.is_dir()
-
-    def keep_capabilities(self) -> None:
-        """Publish what this host's libvirt found out for the labs after it."""
-        found = self.root / "cache" / _CAPABILITIES
-        kept = capabilities_cache()
-        kept.mkdir(parents=True, exist_ok=True)
-        for path in found.glob("*.xml"):
-            with tempfile.NamedTemporaryFile(dir=kept, suffix=".tmp", delete=False) as staged:
-                staged.write(path.read_bytes())
-            Path(staged.name).replace(kept / path.name)
-
 
 Binds = Callable[[str], tuple[tuple[Path, Path], ...]]
 
@@ -228,12 +203,12 @@ class Lab:
         for host in self.hosts:
             host.prepare()
         first, *others = self.hosts
-        known = first.seed_capabilities()
+        known = known_qemus.tell(first.root / "cache")
         first.start(survive=survive)
         if not known:
-            first.keep_capabilities()
+            known_qemus.learn(first.root / "cache")
         for host in others:
-            host.seed_capabilities()
+            known_qemus.tell(host.root / "cache")
             host.start(survive=survive)
 
     def _wire(self) -> None:

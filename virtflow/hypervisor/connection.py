@@ -9,7 +9,7 @@ What follows from that, measured with libvirt 9.0:
 * an open that fails because another process holds DIR cannot be repeated in the same process ("qemu state driver is
   not active" from then on). So whether DIR is free is found out *before* libvirt is asked;
 * guests survive the process, and the next process with the same DIR finds them again;
-* a process killed while it starts a guest can leave a status that libvirt chokes on (see ``_forget_unborn``);
+* a process killed at the wrong moment leaves what nobody looks for (see ``embed_leftovers``);
 * the first question about capabilities takes seconds, until ``DIR/cache`` knows the QEMU programs of the host.
 """
 
@@ -18,16 +18,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import struct
 import threading
 import time
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
-from virtflow.errors import HypervisorUnreachable, InvalidDomainXml
+from virtflow.errors import HypervisorUnreachable
 from virtflow.hypervisor.binding import libvirt
-from virtflow.hypervisor.safe_xml import parse
+from virtflow.hypervisor.embed_leftovers import clear_leftovers
 
 QEMU_CONF = """\
 # Written once by virtflow for libvirt's embedded QEMU driver; yours to change afterwards.
@@ -161,30 +160,10 @@ def _hold_embed_root(uri: str, root: Path, wait_seconds: float) -> None:
             _write_once(root / "etc" / "qemu.conf", QEMU_CONF)
             (root / "run").mkdir(exist_ok=True)
             _held_lock = _lock_root(uri, root, wait_seconds)
-            _forget_unborn(root)
+            clear_leftovers(root)
         except OSError as error:
             raise HypervisorUnreachable(uri=uri, reason=f"{error.filename or root}: {error.strerror}") from error
         _held_root = root
-
-
-def _forget_unborn(root: Path) -> None:
-    """Remove the status of guests whose starter was killed before there was a QEMU.
-
-    libvirt 9.0 loads such a status as a running domain with the pid 0 and its start still going on, reconnects only
-    where there is a pid, and so never ends that start: every later call for the domain waits for it, and fails.
-    """
-    for status in (root / "run" / "qemu").glob("*.xml"):
-        try:
-            found = parse(status.read_text())
-        except InvalidDomainXml:
-            continue  # libvirt says more about it
-        if found.get("pid") == "0":
-            monitor = found.find("monitor")
-            workspace = Path("" if monitor is None else monitor.get("path", "")).parent
-            if workspace.parent == root / "lib" / "qemu":
-                shutil.rmtree(workspace, ignore_errors=True)
-            status.with_suffix(".pid").unlink(missing_ok=True)
-            status.unlink(missing_ok=True)
 
 
 def _write_once(path: Path, text: str) -> None:

@@ -31,9 +31,9 @@ from virtflow.errors import DatabaseError
 from virtflow.persistence.hosts import HostRecord
 from virtflow.persistence.operations import FINISHED, Operation
 from virtflow.requests import SpawnRequest
-from virtflow.testing import networks
+from virtflow.testing import known_qemus, networks
 from virtflow.testing.fleet_check import problems, running
-from virtflow.testing.throwaway_host import HALT, default_capabilities, discard_below, quick_directory
+from virtflow.testing.throwaway_host import HALT, discard_below, quick_directory
 from virtflow.testing.worker_forks import WorkerForks
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ DOWN_AFTER = 8.0
 """Longer than a worker takes to be back on a machine that is busy with other tests."""
 PATIENCE = 90.0
 """Seconds that anything may take."""
-_CAPABILITIES = Path("libvirt", "cache", "qemu", "capabilities")
 _LOOK = 0.02
 
 
@@ -330,10 +329,8 @@ def _common(root: Path, database: str) -> dict[str, str]:
 
 def _host(root: Path, name: str, common: Mapping[str, str], forks: WorkerForks) -> FleetHost:
     state = root / name
-    known = default_capabilities()
     state.mkdir(mode=0o700)
-    if known.is_dir():
-        shutil.copytree(known, state / _CAPABILITIES)
+    known_qemus.tell(state / "libvirt" / "cache")
     settings = dict(common) | {"state_dir": str(state), "host": name}
     groups: dict[str, list[str]] = {}
     for key, value in settings.items():

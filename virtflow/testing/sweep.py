@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
+from virtflow.testing import known_qemus
 from virtflow.testing.forks import Ended, in_child
 from virtflow.testing.scenario import Scenario
 from virtflow.testing.sweep_cases import Case, find_case, task_cases
@@ -109,7 +110,7 @@ class Sweep:
         host = ThrowawayHost.make()
         host.migrate()
         ended = in_child(lambda: prepare_world(self.scenario, host), seconds=self.step_seconds)
-        host.keep_capabilities()
+        known_qemus.learn(host.libvirt_cache)
         if ended.signal or ended.error:
             host.discard()
             raise RuntimeError(f"the scenario fails without any fault: {ended.error or ended}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from virtflow.config import load
+from virtflow.testing import known_qemus
 
 if TYPE_CHECKING:
     from virtflow.config import Config
@@ -28,7 +29,6 @@ HALT = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
 """cli; hlt; jmp to the hlt; and the signature that makes it a boot sector."""
 _migrated: list[bytes] = []
 _ROOM = 1 << 30
-_CAPABILITIES = Path("libvirt", "cache", "qemu", "capabilities")
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class ThrowawayHost:
     root: Path
 
     @classmethod
-    def make(cls, capabilities: Path | None = None) -> Self:
-        """A new one. ``capabilities``: where findings of libvirt about this machine are kept, which saves seconds."""
-        root = Path(tempfile.mkdtemp(prefix="vft-", dir=quick_directory()))
-        known = capabilities or default_capabilities()
-        if known.is_dir():
-            shutil.copytree(known, root / _CAPABILITIES)
-        return cls(root)
+    def make(cls) -> Self:
+        """A new one."""
+        host = cls(Path(tempfile.mkdtemp(prefix="vft-", dir=quick_directory())))
+        known_qemus.tell(host.libvirt_cache)
+        return host
+
+    @property
+    def libvirt_cache(self) -> Path:
+        return self.root / "libvirt" / "cache"
 
     @property
     def bridge(self) -> str:
@@ -87,13 +89,6 @@ class ThrowawayHost:
                 managed_bridge=True,
             )
         )
-
-    def keep_capabilities(self) -> None:
-        """Let the next host profit from what libvirt has found out on this one."""
-        found = self.root / _CAPABILITIES
-        kept = default_capabilities()
-        if found.is_dir() and not kept.is_dir():
-            shutil.copytree(found, kept, dirs_exist_ok=True)
 
     def discard(self) -> None:
         """Take everything away, in whatever state it is: guests, links, files."""
@@ -140,9 +135,3 @@ def quick_directory() -> str:
         if found.f_bavail * found.f_frsize > _ROOM:
             return "/dev/shm"
     return "/tmp" if len(tempfile.gettempdir()) > 20 else tempfile.gettempdir()
-
-
-def default_capabilities() -> Path:
-    """Where the lab keeps them too."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "virtflow", "lab", "capabilities")

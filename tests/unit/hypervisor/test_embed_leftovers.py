@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("libvirt", reason="needs libvirt-python")
 
-from virtflow.hypervisor.connection import _forget_unborn
+from virtflow.hypervisor.embed_leftovers import clear_leftovers
 
 
 def status(root: Path, name: str, pid: str) -> Path:
@@ -33,7 +37,7 @@ def names(root: Path) -> set[str]:
 def test_a_guest_whose_starter_was_killed_before_there_was_a_qemu_is_forgotten(tmp_path: Path) -> None:
     status(tmp_path, "unborn", "0")
     alive = status(tmp_path, "alive", "4711")
-    _forget_unborn(tmp_path)
+    clear_leftovers(tmp_path)
     assert names(tmp_path) == {"run/qemu/alive.xml", "run/qemu/alive.pid", "lib/qemu/domain-1-alive/master-key.aes"}
     assert "4711" in alive.read_text()
 
@@ -43,7 +47,7 @@ def test_nothing_outside_the_root_is_removed_whatever_the_status_says(tmp_path: 
     elsewhere.mkdir()
     path = status(root, "odd", "0")
     path.write_text(f"<domstatus pid='0'><monitor path='{elsewhere}/monitor.sock'/></domstatus>")
-    _forget_unborn(root)
+    clear_leftovers(root)
     assert elsewhere.is_dir()
     assert not path.exists()
 
@@ -51,10 +55,34 @@ def test_nothing_outside_the_root_is_removed_whatever_the_status_says(tmp_path: 
 def test_a_status_that_cannot_be_read_is_left_to_libvirt(tmp_path: Path) -> None:
     path = status(tmp_path, "torn", "0")
     path.write_text("<domstatus pid='0'")
-    _forget_unborn(tmp_path)
+    clear_leftovers(tmp_path)
     assert path.exists()
 
 
 def test_a_root_that_was_never_used_has_nothing_to_forget(tmp_path: Path) -> None:
-    _forget_unborn(tmp_path)
+    clear_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def probe(monitor: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that was started with the words that libvirt 9.0 gives to the QEMU it wants to ask."""
+    words = ["-machine", "none,accel=kvm:tcg", "-qmp", f"unix:{monitor},server=on,wait=off", "-daemonize"]
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_qemu_that_nobody_asks_any_more_is_ended(tmp_path: Path) -> None:
+    workspace, others = tmp_path / "root/lib/qemu/qmp-4OHKZ3", tmp_path / "other/lib/qemu/qmp-4OHKZ3"
+    for each in (workspace, others):
+        each.mkdir(parents=True)
+    with probe(workspace / "qmp.monitor") as ours, probe(others / "qmp.monitor") as theirs:
+        clear_leftovers(tmp_path / "root")
+        assert ours.wait(10) < 0
+        assert theirs.poll() is None
+    assert not workspace.exists()
+    assert others.exists()
