@@ -13,7 +13,7 @@ demo: setup-demo            ## a guest is spawned, one fails and reverts, one is
 	@$(BIN)/virtflow demo
 
 test: setup-test statics    ## everything that CI runs: the checks, then unit, functional and fault tests
-	$(BIN)/pytest $(SIDE_BY_SIDE) --rerun-show-tracebacks --max-suite-reruns=5 $(SUITES)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(SUITES)
 
 check: setup-check statics  ## style, types and layers
 

@@ -22,23 +22,12 @@ sys.path.insert(0, str(_TESTS.parent))
 hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-pytest_plugins = ["tests.golden", "tests.lab.fixtures", "tests.functional.fixtures_runner"]
+pytest_plugins = ["tests.golden", "tests.once_more", "tests.lab.fixtures", "tests.functional.fixtures_runner"]
 
 
 def pytest_configure() -> None:
     """SIGTERM ends the session like Ctrl-C: fixtures still take down what they brought up."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With CI=true, a test of this project that fails is run once more; the last line counts it as rerun.
-
-    Whatever it shows is a mistake to be looked for, in the test or in the product: see CONTRIBUTING.md.
-    """
-    if os.environ.get("CI") == "true":
-        for item in items:
-            if item.path.is_relative_to(_TESTS):
-                item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(autouse=True)

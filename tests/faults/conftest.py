@@ -82,8 +82,6 @@ def _results(request: pytest.FixtureRequest, workers: SweepWorkers) -> dict[tupl
 
 
 @pytest.fixture
-def swept(
-    request: pytest.FixtureRequest, workers: SweepWorkers, _results: dict[tuple[str, str], Future[CaseResult]]
-) -> CaseResult:
-    """What became of this test's case; it is tried anew for a test that is run once more."""
-    return (_results.pop(request.param, None) or workers.submit(*request.param)).result()
+def swept(request: pytest.FixtureRequest, _results: dict[tuple[str, str], Future[CaseResult]]) -> CaseResult:
+    """What became of this test's case."""
+    return _results[request.param].result()
