@@ -100,6 +100,7 @@ volume_attachments = Table(
     Column("created_at", MICROSECONDS, nullable=False),
     UniqueConstraint("volume"),
     Index("ix_volume_attachments_instance", "instance"),
+    Index("ix_volume_attachments_host", "host"),
 )
 """Which instance has a volume, or is getting it: the unique key is what keeps a second writer out. ``connection`` says
 how the instance's host reaches it, and is saved before anybody connects. ``delete_volume``: the volume goes with the

@@ -404,6 +404,7 @@ def _volumes() -> None:
         sa.UniqueConstraint("volume", name=op.f("uq_volume_attachments_volume")),
     )
     op.create_index("ix_volume_attachments_instance", "volume_attachments", ["instance"], unique=False)
+    op.create_index("ix_volume_attachments_host", "volume_attachments", ["host"], unique=False)
     op.create_table(
         "volume_snapshots",
         sa.Column("id", sa.String(length=36), nullable=False),
