@@ -16,7 +16,6 @@ from tests.lab.workers import IMAGE, NETWORK, LabWorkers, furnish
 from virtflow import SpawnRequest
 from virtflow.config import load
 from virtflow.engine.runner import Runner
-from virtflow.testing.fleet_check import problems
 from virtflow.worker.connecting import connect
 
 pytestmark = [pytest.mark.must_run, pytest.mark.timeout(180)]
@@ -49,22 +48,17 @@ def spawn(client: Runner, name: str) -> str:
     return str(client.services["instances"].find(name, "default").host)
 
 
-def all_well(workers: LabWorkers) -> list[str]:
-    hosts = workers.lab.hosts
-    return problems([workers.config(host) for host in hosts], {host.name: host.network.path for host in hosts})
-
-
 def test_guests_land_on_both_hosts_and_a_libvirtd_that_is_killed_costs_nothing(
     workers: LabWorkers, client: Runner
 ) -> None:
     hosts = {host.name: host for host in workers.lab.hosts}
     first = spawn(client, "one")
     assert spawn(client, "two") != first
-    assert wait_until(lambda: all_well(workers) == [], 20, 0.2)
+    assert workers.settle(20) == []
     killed = hosts[first]
     os.kill(killed.libvirtd_pid(), signal.SIGKILL)
     spawn(client, "three")
     killed.start()
     spawn(client, "four")
     spawn(client, "five")
-    assert wait_until(lambda: all_well(workers) == [], 90, 0.5), all_well(workers)
+    assert workers.settle(90) == []

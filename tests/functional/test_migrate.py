@@ -96,7 +96,7 @@ def test_a_guest_is_resized_to_another_host_and_back(fleet: Fleet) -> None:
     assert Path(info(new / "disk.swap")["backing-filename"]).parent == bases
     assert is_marked(old / "disk"), "the source is as it was"
     assert not list((bases.parent / "_receivers").iterdir()), "nobody listens any more"
-    assert fleet.problems() == []
+    assert fleet.settle() == []
     fleet.client.request_undo(resize.id)
     ended(fleet, resize, "UNDONE")
     assert "web1" in fleet.hosts["h1"].guests()
@@ -105,7 +105,7 @@ def test_a_guest_is_resized_to_another_host_and_back(fleet: Fleet) -> None:
     assert is_marked(old / "disk.local")
     assert not new.exists()
     assert (instance(fleet, "web1").host, instance(fleet, "web1").disk_gib) == ("h1", 1)
-    assert fleet.problems() == []
+    assert fleet.settle() == []
 
 
 def test_a_migration_that_is_confirmed_leaves_nothing_on_the_host_it_left(fleet: Fleet) -> None:
@@ -122,7 +122,7 @@ def test_a_migration_that_is_confirmed_leaves_nothing_on_the_host_it_left(fleet:
     assert [each.host for each in held] == ["h2"]
     references = fleet.client.services["base_references"].references(consumer=instance(fleet, "web2").uuid)
     assert {each.host for each in references} == {"h2"}
-    assert fleet.problems() == []
+    assert fleet.settle() == []
 
 
 def test_a_disk_can_be_sent_put_together_with_its_base(fleet: Fleet) -> None:
@@ -136,7 +136,7 @@ def test_a_disk_can_be_sent_put_together_with_its_base(fleet: Fleet) -> None:
     assert info(disk)["virtual-size"] == 2 << 30
     assert is_marked(disk)
     assert "web5" in fleet.hosts["h1"].guests()
-    assert fleet.problems() == []
+    assert fleet.settle() == []
 
 
 def test_a_directory_that_is_not_ours_survives_and_the_guest_goes_on(fleet: Fleet) -> None:
@@ -150,7 +150,7 @@ def test_a_directory_that_is_not_ours_survives_and_the_guest_goes_on(fleet: Flee
     assert "web3" in fleet.hosts["h1"].guests()
     (new / "precious").unlink()
     new.rmdir()
-    assert fleet.problems() == []
+    assert fleet.settle() == []
 
 
 @pytest.mark.parametrize(

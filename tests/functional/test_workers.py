@@ -121,7 +121,7 @@ def test_a_failure_on_one_host_is_made_good_on_the_other(fleet: Fleet) -> None:
     shown = say(fleet, "operation", "show", asked.id)
     assert [each["chosen"] for each in shown["decisions"]] == ["h1", "h2"]
     assert "injected fault" in shown["decisions"][1]["refused"]["h1"][1]
-    assert fleet.problems() == []
+    assert fleet.settle() == []
 
 
 def test_what_waits_for_its_target_is_done_in_turn_and_what_does_not_is_refused(fleet: Fleet) -> None:

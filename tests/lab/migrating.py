@@ -29,7 +29,6 @@ from virtflow.images.catalog import LocalCatalog
 from virtflow.persistence.instances import Instance
 from virtflow.persistence.operations import FINISHED, Operation
 from virtflow.requests import DeleteRequest, LiveMigrateRequest, Request
-from virtflow.testing.fleet_check import problems
 from virtflow.testing.guest import GuestImage
 from virtflow.worker.connecting import connect
 
@@ -131,13 +130,11 @@ class Movers:
 
     def problems(self) -> list[str]:
         """What of the invariants does not hold, and guests that are somewhere they should not be."""
-        hosts = self.workers.lab.hosts
-        return problems([self.workers.config(host) for host in hosts], {host.name: host.network.path for host in hosts})
+        return self.workers.problems()
 
     def settled(self, seconds: float = 60) -> list[str]:
         """Wait until everything holds; what does not by then."""
-        wait_until(lambda: self.problems() == [], seconds, 0.3)
-        return self.problems()
+        return self.workers.settle(seconds)
 
     def virsh(self, host: str, *words: str) -> str:
         command = ["virsh", "-q", "-c", self.hosts[host].local_uri, *words]

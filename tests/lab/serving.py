@@ -29,7 +29,6 @@ from virtflow.persistence.operations import Operation
 from virtflow.persistence.volumes import Volume
 from virtflow.requests import Request, SpawnRequest
 from virtflow.tasks.volume_encryption import key_of
-from virtflow.testing.fleet_check import problems
 from virtflow.testing.guest import GuestImage
 from virtflow.worker.connecting import connect
 
@@ -218,13 +217,11 @@ class Place:
     # -- invariants
 
     def problems(self) -> list[str]:
-        hosts = self.workers.lab.hosts
-        return problems([self.workers.config(host) for host in hosts], {h.name: h.network.path for h in hosts})
+        return self.workers.problems()
 
     def settled(self) -> list[str]:
         """Wait until everything holds; what does not by then."""
-        wait_until(lambda: self.problems() == [], SECONDS, 0.5)
-        return self.problems()
+        return self.workers.settle(SECONDS)
 
     def attached(self) -> tuple[int, int, int, int]:
         """How many passwords libvirt has, how many attachments and secrets the database, and how many targets tgtd."""

@@ -6,6 +6,7 @@ Hosts and third place share an SQLite database and an image catalog below the la
 from __future__ import annotations
 
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from tests.lab.hosts import GUEST_BRIDGE, Lab, LabHost
 from tests.lab.processes import start, stop, wait_until
 from virtflow.config import Config, load
+from virtflow.testing.fleet_check import problems
 
 NETWORK = "lab"
 IMAGE = "halt"
@@ -48,6 +50,18 @@ class LabWorkers:
             stop(pid)
             raise RuntimeError(f"the worker of {host.name} does not start: {log.read_text()[-2000:]}")
         return pid
+
+    def problems(self) -> list[str]:
+        """What of the invariants does not hold; see fleet_check."""
+        hosts = self.lab.hosts
+        return problems([self.config(host) for host in hosts], {host.name: host.network.path for host in hosts})
+
+    def settle(self, seconds: float = 60) -> list[str]:
+        """Wait until everything holds; what does not by then."""
+        deadline = time.monotonic() + seconds
+        while (left := self.problems()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return left
 
 
 def furnish(
