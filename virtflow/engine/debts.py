@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from virtflow.engine.flow_driver import FlowDriver, Templates
 from virtflow.engine.run import OperationRun
 from virtflow.engine.segments import Segments
+from virtflow.errors import HostElsewhere
 from virtflow.persistence import ledger as ledger_states
 from virtflow.persistence.ledger import Ledger, LedgerRow
 from virtflow.persistence.models.engine import journal
@@ -21,13 +22,32 @@ if TYPE_CHECKING:
 def pay_debts(core: EngineCore, run: OperationRun) -> int:
     """Revert again every task that left a debt, each on its own host; the number of debts that stay."""
     owed = sorted(core.ledger.debts(run.operation), key=lambda row: row.updated_at)
-    handed_over = {segment.id: segment for segment in core.segments.of_operation(run.operation)}
-    for identity in dict.fromkeys(row.flow for row in owed if row.flow in handed_over):
-        segment = handed_over[identity]
-        Segments(run, core).undo_there(identity, segment.kind, segment.host)
-    _pay_rows(run, core.templates, core.ledger, [row for row in owed if row.flow not in handed_over])
+    there = _segments_there(core, run, owed)
+    for identity, (kind, host) in there.items():
+        try:
+            Segments(run, core).undo_there(identity, kind, host)
+        except HostElsewhere as error:
+            for row in owed:
+                if row.flow == identity:
+                    core.ledger.settle(identity, row.task, ledger_states.DEBT, str(error))
+    _pay_rows(run, core.templates, core.ledger, [row for row in owed if row.flow not in there])
     run.debts = len({(row.flow, row.task) for row in core.ledger.debts(run.operation)})
     return run.debts
+
+
+def _segments_there(core: EngineCore, run: OperationRun, owed: list[LedgerRow]) -> dict[str, tuple[str, str]]:
+    """Kind and host of the segments that were handed over, and of those that another host ran inline, by flow."""
+    handed_over = {segment.id: segment for segment in core.segments.of_operation(run.operation)}
+    found = {}
+    for row in owed:
+        if row.flow in handed_over:
+            segment = handed_over[row.flow]
+            found[row.flow] = segment.kind, segment.host
+        elif row.flow not in found and row.flow != run.operation and row.host != run.host:
+            driver = FlowDriver.load(run, core.templates, row.flow)
+            if driver is not None:
+                found[row.flow] = driver.kind.name, row.host
+    return found
 
 
 def pay_flow_debts(run: OperationRun, templates: Templates, ledger: Ledger, flow: str) -> int:

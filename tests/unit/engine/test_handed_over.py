@@ -12,9 +12,18 @@ from taskflow.patterns import linear_flow
 
 from tests.unit.engine.conftest import MakeRunner
 from tests.unit.engine.toys import Call, Fail, Make, ToyRequest, World, registry, wait_until
+from virtflow import faults
 from virtflow.activity import Activity
 from virtflow.engine.runner import Runner
-from virtflow.errors import Busy, OperationCancelled, OperationFailed, StaleEpoch, VirtflowError
+from virtflow.errors import (
+    Busy,
+    HostElsewhere,
+    OperationCancelled,
+    OperationFailed,
+    RevertIncomplete,
+    StaleEpoch,
+    VirtflowError,
+)
 from virtflow.flows.kind import FlowKind
 from virtflow.flows.registry import Registry
 from virtflow.persistence import operations as ops
@@ -313,6 +322,43 @@ def test_a_host_that_goes_down_when_its_guest_may_run_is_waited_for(
     again.end()
     assert front.operations.get("1").outcome == ops.SUCCESS
     assert world.things == {"h1", "disk", "end"}
+
+
+def owing_inline(host: Runner, world: World) -> ops.Operation:
+    """An operation that h1 has run whole, its own part inline, and whose disk it could not take back."""
+    with faults.injected("disk.revert:before:raise:3"), pytest.raises(RevertIncomplete):
+        host.run(ToyRequest())
+    assert world.things == {"disk"}
+    return host.operations.get("1")
+
+
+def test_what_a_host_has_run_inline_and_owes_is_paid_by_that_host_whoever_is_asked(
+    pair: Pair, board: Board, world: World
+) -> None:
+    front, host = pair(flows(Make("disk"), end=Fail("end")))
+    operation = owing_inline(host, world)
+    payer = Parent(lambda: front.carry_on("1"))
+    identity = board.segment()
+    assert world.things == {"disk"}, "not by who stands elsewhere"
+    returned = host.run_segment(identity)
+    payer.end()
+    assert (returned.verb, returned.host, returned.debts) == (segments.UNDO, "h1", 0)
+    assert world.things == set()
+    assert front.operations.get("1").outcome == ops.REVERTED
+    assert front.ledger.debts(operation.id) == []
+
+
+def test_without_workers_a_debt_of_another_host_stays_and_says_where_it_can_be_paid(
+    make_runner: MakeRunner, world: World
+) -> None:
+    owing = owing_inline(make_runner(registry_ := flows(Make("disk"), end=Fail("end")), host="h1"), world)
+    elsewhere = make_runner(registry_, host="h0")
+    with pytest.raises(RevertIncomplete):
+        elsewhere.retry_revert(owing.id)
+    assert world.things == {"disk"}
+    assert {row.error for row in elsewhere.ledger.debts(owing.id)} == {str(HostElsewhere(host="h1", here="h0"))}
+    assert make_runner(registry_, host="h1").retry_revert(owing.id).outcome == ops.REVERTED
+    assert world.things == set()
 
 
 def test_without_workers_another_host_cannot_be_reached(make_runner: MakeRunner, world: World) -> None:
