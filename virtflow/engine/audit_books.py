@@ -15,6 +15,7 @@ from virtflow.persistence.database import Database
 from virtflow.persistence.models import engine, inventory, volumes
 
 Row = sa.Row[Any]
+_TAKEN_BACK = (ops.REVERTED, ops.CANCELLED, ops.UNDONE)
 
 
 @dataclass(frozen=True, order=True)
@@ -64,8 +65,18 @@ class Books:
         return row is not None and (self.unfinished(row.operation) or f"instance:{row.name}" in self._held)
 
     def answered_for(self, instance: str, operation: str | None) -> bool:
-        """Whether a thing of this instance, made by this operation, has somebody who answers for it."""
+        """Whether a thing of this instance, made by this operation, has somebody who answers for it.
+
+        For what an operation has made that was taken back nobody does where the instance lives on another host.
+        """
+        made_by = self.operations.get(operation or "")
+        if made_by is not None and made_by.outcome in _TAKEN_BACK and not self._lives_here(instance):
+            return False
         return self.lives(instance) or self.unfinished(operation) or self.busy(instance)
+
+    def unanswered(self, instance: str) -> str:
+        """Why nobody answers for a thing of this instance."""
+        return "which was taken back" if self.lives(instance) else "and no instance of that uuid lives"
 
     def storage(self, consumer: str) -> Row | None:
         """The volume or snapshot of that id."""
@@ -106,6 +117,9 @@ class Books:
         return {
             row.target.removeprefix("trash:") for row in rows if row.kind in ops.PURGES and row.outcome == ops.SUCCESS
         }
+
+    def _lives_here(self, instance: str) -> bool:
+        return self.lives(instance) and self.instances[instance].host == self.host
 
     @cached_property
     def _held(self) -> set[str]:

@@ -43,7 +43,7 @@ def _directories(books: Books, directories: InstanceDirectories) -> Iterator[Fin
             yield from _staged(books, path, found[1])
         elif _INSTANCE.fullmatch(path.name):
             if not books.answered_for(path.name, owner := directories.owner(path.name)):
-                reason = f"made by {books.number(owner)}, and no instance of that uuid lives: rm -r {path}"
+                reason = f"made by {books.number(owner)}, {books.unanswered(path.name)}: rm -r {path}"
                 yield Finding("directory", str(path), reason, owner)
             for inner in _entries(path):
                 if found := _STAGED.fullmatch(inner.name):
@@ -80,8 +80,8 @@ def _domains(books: Books, directories: InstanceDirectories, hypervisor: Any) ->
     for domain in present.values():
         if domain.operation is not None and not books.answered_for(domain.uuid, domain.operation):
             reason = (
-                f"{domain.name} ({domain.state}) was made by {books.number(domain.operation)}, and no instance of that "
-                f"uuid lives: virsh undefine and virsh destroy {domain.uuid}"
+                f"{domain.name} ({domain.state}) was made by {books.number(domain.operation)}, "
+                f"{books.unanswered(domain.uuid)}: virsh undefine and virsh destroy {domain.uuid}"
             )
             yield Finding("domain", domain.uuid, reason, domain.operation)
     for row in books.instances.values():

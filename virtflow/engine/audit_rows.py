@@ -71,16 +71,15 @@ def _instances(books: Books) -> Iterator[Finding]:
 def _ports(books: Books) -> Iterator[Finding]:
     for row in books.ports:
         if not books.answered_for(row.instance, row.operation):
-            reason = (
-                f"{row.address} was allocated by {books.number(row.operation)}, its instance is gone: delete the row"
-            )
+            why = books.unanswered(row.instance)
+            reason = f"{row.address} was allocated by {books.number(row.operation)}, {why}: delete the row"
             yield Finding("port", row.id, reason, row.operation)
 
 
 def _allocations(books: Books) -> Iterator[Finding]:
     for row in books.allocations:
         if not books.answered_for(row.consumer, row.operation):
-            reason = f"claimed by {books.number(row.operation)}, its instance is gone: delete the row"
+            reason = f"claimed by {books.number(row.operation)}, {books.unanswered(row.consumer)}: delete the row"
             yield Finding("allocation", f"{row.host}/{row.consumer}", reason, row.operation)
 
 

@@ -65,10 +65,23 @@ def leave_bridge_alone(host: SettledHost) -> None:
     host.taps.taps.clear()
 
 
+def elsewhere(host: SettledHost) -> SettledHost:
+    """The guest that runs has gone to another host."""
+    host.change("instances", {"uuid": LIVE}, host="elsewhere")
+    return host
+
+
 PLANTED: dict[str, tuple[Callable[[SettledHost], object], str, str, str]] = {
     # what: (plant it, kind, identity (its end), words of the reason)
     "a directory whose operation is over": (
         lambda host: host.directory(GONE, FAILED), "directory", GONE, "rm -r"),
+    "a directory of an instance elsewhere, made by an operation that was taken back": (
+        lambda host: elsewhere(host).directory(LIVE, FAILED), "directory", LIVE, "which was taken back: rm -r"),
+    "a domain of an instance elsewhere, made by an operation that was taken back": (
+        lambda host: elsewhere(host).domain(LIVE, FAILED), "domain", LIVE, "which was taken back: virsh"),
+    "a claim of an instance elsewhere, made by an operation that was taken back": (
+        lambda host: elsewhere(host).change("allocations", {"consumer": LIVE}, operation=FAILED),
+        "allocation", LIVE, "which was taken back: delete"),
     "a directory of an operation that nobody knows": (
         lambda host: host.directory(GONE, UNKNOWN), "directory", GONE, "an unknown operation"),
     "a directory without an owner": (
@@ -119,7 +132,7 @@ PLANTED: dict[str, tuple[Callable[[SettledHost], object], str, str, str]] = {
     "a port whose instance is gone": (
         lambda host: host.port(GONE, FAILED, 9), "port", "", "10.0.0.9"),
     "an allocation whose instance is gone": (
-        lambda host: host.allocation(GONE, FAILED), "allocation", GONE, "its instance is gone"),
+        lambda host: host.allocation(GONE, FAILED), "allocation", GONE, "and no instance of that uuid lives"),
     "a charge whose instance is gone": (
         lambda host: host.charge(GONE, FAILED, "COMMITTED"), "quota", GONE, "1 vcpus COMMITTED"),
     "a reservation of an operation that is over": (
@@ -174,6 +187,12 @@ PLANTED: dict[str, tuple[Callable[[SettledHost], object], str, str, str]] = {
         lambda host: host.change("instances", {"uuid": LIVE}, task_state="DELETING"),
         "instance", LIVE, "ACTIVE, DELETING, but nothing works on it"),
 }  # fmt: skip
+
+
+def test_what_an_instance_has_on_its_own_host_is_its_own_whoever_has_made_it(host: SettledHost) -> None:
+    host.directory(LIVE, FAILED)
+    host.change("allocations", {"consumer": LIVE}, operation=FAILED)
+    assert host.audit() == []
 
 
 def test_a_host_in_order_has_no_findings(host: SettledHost) -> None:
