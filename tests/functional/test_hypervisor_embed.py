@@ -20,6 +20,7 @@ import pytest
 from tests.lab.processes import wait_until
 from virtflow.activity import Activity
 from virtflow.errors import HypervisorError, HypervisorUnreachable, InvalidDomainXml, NetworkError, TaskTimeout
+from virtflow.hypervisor.domain_state import ask_qemu
 from virtflow.hypervisor.domain_xml import DiskSpec, DomainSpec, VifSpec, build
 
 if TYPE_CHECKING:
@@ -224,6 +225,20 @@ def test_a_guest_whose_qemu_was_killed_cannot_run_and_its_log_is_quoted(
         hypervisor.wait_running(defined)
     hypervisor.start(defined)
     assert hypervisor.state(defined) == "running"
+
+
+@pytest.mark.parametrize("balloon", [True, False])
+def test_a_qemu_that_ends_while_it_is_asked_something_has_not_answered(
+    hypervisor: Hypervisor, spec: DomainSpec, qemus: Callable[[Path], list[int]], embed_root: Path, balloon: bool
+) -> None:
+    hypervisor.define(build(replace(spec, memballoon=balloon)))
+    hypervisor.start(spec.uuid)
+    (pid,) = qemus(embed_root)
+    assert hypervisor.with_domain("ask", spec.uuid, ask_qemu)
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    with pytest.raises(HypervisorError):
+        hypervisor.with_domain("ask", spec.uuid, ask_qemu)
 
 
 def test_a_guest_undefined_while_it_runs_is_gone_once_destroyed(hypervisor: Hypervisor, defined: str) -> None:

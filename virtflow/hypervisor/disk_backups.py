@@ -18,6 +18,7 @@ from lxml.builder import E  # type: ignore[import-not-found]  # lxml-stubs leave
 from virtflow.activity import IDLE, Activity
 from virtflow.errors import HypervisorError
 from virtflow.hypervisor.binding import libvirt
+from virtflow.hypervisor.domain_state import ask_qemu
 from virtflow.hypervisor.hypervisor import Hypervisor
 from virtflow.hypervisor.safe_xml import parse
 
@@ -185,7 +186,7 @@ class DiskBackups:
 
     def _answers(self, domain: str) -> bool:
         try:
-            return self._hypervisor.with_domain("ask", domain, lambda each: each.memoryStats()) is not None
+            return self._hypervisor.with_domain("ask", domain, ask_qemu) is not None
         except HypervisorError:
             return False
 

@@ -13,7 +13,7 @@ from virtflow.errors import HypervisorError, HypervisorUnreachable, InvalidDomai
 from virtflow.hypervisor.binding import libvirt
 from virtflow.hypervisor.capabilities import HostCapabilities, host_capabilities
 from virtflow.hypervisor.connection import embed_root_of
-from virtflow.hypervisor.domain_state import DomainRecord, DomainState, DomainStatus, status_of
+from virtflow.hypervisor.domain_state import DomainRecord, DomainState, DomainStatus, ask_qemu, status_of
 from virtflow.hypervisor.domain_xml import METADATA_NAMESPACE
 from virtflow.hypervisor.safe_xml import parse
 from virtflow.hypervisor.session import Session, domain_error, message
@@ -310,12 +310,12 @@ def _let_settle(domain: libvirt.virDomain) -> None:
 def _let_die(domain: libvirt.virDomain) -> None:
     """Wait for the end of a guest whose QEMU is about to end: whoever stopped it was killed before it was through.
 
-    libvirt calls it running until it has noticed. Asking QEMU something, here the balloon, tells the two apart.
+    libvirt calls it running until it has noticed. Asking QEMU something tells the two apart.
     """
     deadline = time.monotonic() + _SETTLE_SECONDS
     while domain.isActive() and time.monotonic() < deadline:
         try:
-            domain.memoryStats()
+            ask_qemu(domain)
         except libvirt.libvirtError:
             time.sleep(_POLL_SECONDS)
         else:
