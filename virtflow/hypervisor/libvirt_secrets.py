@@ -6,6 +6,7 @@ Reference: https://libvirt.org/formatsecret.html
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,9 +46,7 @@ class LibvirtSecrets:
 
     def usages(self) -> list[str]:
         """The volumes whose passwords virtflow has given it; none where libvirt keeps none."""
-        found = self._secrets(_ISCSI)
-        ours = (each for each in found if parse(each.XMLDesc(0)).findtext("description") == _OURS)
-        return sorted(str(each.usageID()) for each in ours)
+        return self._usages(_ISCSI, _is_ours)
 
     # -- keys, which stay, so that a guest can be started without us
 
@@ -65,8 +64,8 @@ class LibvirtSecrets:
 
     def keys(self) -> list[str]:
         """The volumes whose keys virtflow has given it; none where libvirt keeps none."""
-        usages = (str(each.usageID()) for each in self._secrets(_VOLUME))
-        return sorted(usage.removeprefix(_KEY_USAGE) for usage in usages if usage.startswith(_KEY_USAGE))
+        found = self._usages(_VOLUME, lambda secret: bool(secret.usageID().startswith(_KEY_USAGE)))
+        return [usage.removeprefix(_KEY_USAGE) for usage in found]
 
     # -- inside
 
@@ -105,9 +104,12 @@ class LibvirtSecrets:
             if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
                 raise VolumeError(action=action, volume=volume, reason=message(error)) from error
 
-    def _secrets(self, usage_type: int) -> list[Any]:
-        def listed(connection: Any) -> list[Any]:
-            return [each for each in connection.listAllSecrets(0) if each.usageType() == usage_type]
+    def _usages(self, usage_type: int, wanted: Callable[[Any], bool]) -> list[str]:
+        """Of the secrets of that type that are wanted, sorted."""
+
+        def listed(connection: Any) -> list[str]:
+            found = (each for each in connection.listAllSecrets(0) if each.usageType() == usage_type)
+            return sorted(str(each.usageID()) for each in found if wanted(each))
 
         if self._keeps_none():
             return []
@@ -121,6 +123,15 @@ class LibvirtSecrets:
     def _keeps_none(self) -> bool:
         """The embedded driver has no secrets, and libvirt 9.0 crashes when it is asked."""
         return urlsplit(self._hypervisor.uri).path == "/embed"
+
+
+def _is_ours(secret: Any) -> bool:
+    try:
+        return parse(secret.XMLDesc(0)).findtext("description") == _OURS
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SECRET:
+            raise
+        return False  # forgotten while they were listed
 
 
 def _find(connection: Any, usage_type: int, volume: str) -> Any:
