@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.lab import mariadb as lab_mariadb
 from tests.lab import postgres as lab_postgres
@@ -98,6 +99,8 @@ def test_a_restart_of_postgresql_is_survived_by_posting_claiming_and_waiting():
         board = SqlBoard(database, patience=60)
         board.post(posting())
         held = board.claim(TOPICS, "w", 600)
+        with database.connect() as connection:  # the commit of a claim does not wait for the disk
+            connection.execute(sa.text("CHECKPOINT"))
         assert not board.wait(TOPICS, 0.2)
         with ThreadPoolExecutor(3) as pool:
             waiting = pool.submit(board.wait, TOPICS, 120)
