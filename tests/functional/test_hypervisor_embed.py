@@ -232,6 +232,8 @@ def test_a_qemu_that_ends_while_it_is_asked_something_has_not_answered(
     hypervisor: Hypervisor, spec: DomainSpec, qemus: Callable[[Path], list[int]], embed_root: Path, balloon: bool
 ) -> None:
     hypervisor.define(build(replace(spec, memballoon=balloon)))
+    with pytest.raises(HypervisorError, match="not running"):
+        hypervisor.with_domain("ask", spec.uuid, ask_qemu)
     hypervisor.start(spec.uuid)
     (pid,) = qemus(embed_root)
     assert hypervisor.with_domain("ask", spec.uuid, ask_qemu)

@@ -65,14 +65,19 @@ class Books:
         return row is not None and (self.unfinished(row.operation) or f"instance:{row.name}" in self._held)
 
     def answered_for(self, instance: str, operation: str | None) -> bool:
-        """Whether a thing of this instance, made by this operation, has somebody who answers for it.
+        """Whether a thing of this instance, made by this operation, has somebody who answers for it."""
+        return self.lives(instance) or self.unfinished(operation) or self.busy(instance)
 
-        For what an operation has made that was taken back nobody does where the instance lives on another host.
+    def answered_for_here(self, instance: str, operation: str | None) -> bool:
+        """``answered_for`` of a thing that is on this host, or is about it.
+
+        Nobody answers for what an operation has made that was taken back, where the instance lives on another host.
         """
         made_by = self.operations.get(operation or "")
-        if made_by is not None and made_by.outcome in _TAKEN_BACK and not self._lives_here(instance):
+        left = made_by is not None and made_by.outcome in _TAKEN_BACK
+        if left and self.lives(instance) and self.instances[instance].host != self.host:
             return False
-        return self.lives(instance) or self.unfinished(operation) or self.busy(instance)
+        return self.answered_for(instance, operation)
 
     def unanswered(self, instance: str) -> str:
         """Why nobody answers for a thing of this instance."""
@@ -117,9 +122,6 @@ class Books:
         return {
             row.target.removeprefix("trash:") for row in rows if row.kind in ops.PURGES and row.outcome == ops.SUCCESS
         }
-
-    def _lives_here(self, instance: str) -> bool:
-        return self.lives(instance) and self.instances[instance].host == self.host
 
     @cached_property
     def _held(self) -> set[str]:

@@ -42,7 +42,7 @@ def _directories(books: Books, directories: InstanceDirectories) -> Iterator[Fin
         if found := _STAGED.fullmatch(path.name):
             yield from _staged(books, path, found[1])
         elif _INSTANCE.fullmatch(path.name):
-            if not books.answered_for(path.name, owner := directories.owner(path.name)):
+            if not books.answered_for_here(path.name, owner := directories.owner(path.name)):
                 reason = f"made by {books.number(owner)}, {books.unanswered(path.name)}: rm -r {path}"
                 yield Finding("directory", str(path), reason, owner)
             for inner in _entries(path):
@@ -78,7 +78,7 @@ def _half_added(catalog: Any) -> Iterator[Finding]:
 def _domains(books: Books, directories: InstanceDirectories, hypervisor: Any) -> Iterator[Finding]:
     present = {domain.uuid: domain for domain in hypervisor.domains()}
     for domain in present.values():
-        if domain.operation is not None and not books.answered_for(domain.uuid, domain.operation):
+        if domain.operation is not None and not books.answered_for_here(domain.uuid, domain.operation):
             reason = (
                 f"{domain.name} ({domain.state}) was made by {books.number(domain.operation)}, "
                 f"{books.unanswered(domain.uuid)}: virsh undefine and virsh destroy {domain.uuid}"

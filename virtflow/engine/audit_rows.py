@@ -71,14 +71,15 @@ def _instances(books: Books) -> Iterator[Finding]:
 def _ports(books: Books) -> Iterator[Finding]:
     for row in books.ports:
         if not books.answered_for(row.instance, row.operation):
-            why = books.unanswered(row.instance)
-            reason = f"{row.address} was allocated by {books.number(row.operation)}, {why}: delete the row"
+            reason = (
+                f"{row.address} was allocated by {books.number(row.operation)}, its instance is gone: delete the row"
+            )
             yield Finding("port", row.id, reason, row.operation)
 
 
 def _allocations(books: Books) -> Iterator[Finding]:
     for row in books.allocations:
-        if not books.answered_for(row.consumer, row.operation):
+        if not books.answered_for_here(row.consumer, row.operation):
             reason = f"claimed by {books.number(row.operation)}, {books.unanswered(row.consumer)}: delete the row"
             yield Finding("allocation", f"{row.host}/{row.consumer}", reason, row.operation)
 
@@ -105,9 +106,10 @@ def _charges(books: Books, directories: InstanceDirectories) -> Iterator[Finding
 
 def _references(books: Books, directories: InstanceDirectories) -> Iterator[Finding]:
     for row in books.references:
-        fine = books.answered_for(row.consumer, row.operation) or _restorable(books, directories, row.consumer)
+        fine = books.answered_for_here(row.consumer, row.operation) or _restorable(books, directories, row.consumer)
         if not fine:
-            reason = f"instance {row.consumer} is gone, so the base is not in use by it: delete the row"
+            why = f"made by {books.number(row.operation)}, {books.unanswered(row.consumer)}"
+            reason = f"{why}, so the base is not in use by it: delete the row"
             yield Finding("base_reference", f"{Path(row.base_path).name}/{row.consumer}", reason, row.operation)
 
 

@@ -84,9 +84,9 @@ def status_of(domain: libvirt.virDomain) -> DomainStatus:
 
 
 def ask_qemu(domain: libvirt.virDomain) -> bool:
-    """Ask QEMU something that libvirt cannot answer by itself; libvirtError when it ends meanwhile.
+    """Ask QEMU something that libvirt cannot answer by itself; libvirtError when it ends meanwhile, or is not there.
 
     (libvirt 9.0 reports memoryStats of a QEMU that dies in that moment as if nothing was wrong: a resident set of 0.)
     """
-    domain.ioThreadInfo(0)
+    domain.ioThreadInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE)
     return True

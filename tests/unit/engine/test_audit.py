@@ -82,6 +82,9 @@ PLANTED: dict[str, tuple[Callable[[SettledHost], object], str, str, str]] = {
     "a claim of an instance elsewhere, made by an operation that was taken back": (
         lambda host: elsewhere(host).change("allocations", {"consumer": LIVE}, operation=FAILED),
         "allocation", LIVE, "which was taken back: delete"),
+    "a base reference of an instance elsewhere, made by an operation that was taken back": (
+        lambda host: elsewhere(host).change("base_references", {"consumer": LIVE}, operation=FAILED),
+        "base_reference", LIVE, "which was taken back, so"),
     "a directory of an operation that nobody knows": (
         lambda host: host.directory(GONE, UNKNOWN), "directory", GONE, "an unknown operation"),
     "a directory without an owner": (
@@ -192,6 +195,12 @@ PLANTED: dict[str, tuple[Callable[[SettledHost], object], str, str, str]] = {
 def test_what_an_instance_has_on_its_own_host_is_its_own_whoever_has_made_it(host: SettledHost) -> None:
     host.directory(LIVE, FAILED)
     host.change("allocations", {"consumer": LIVE}, operation=FAILED)
+    assert host.audit() == []
+
+
+def test_what_belongs_to_no_host_is_an_instances_wherever_it_lives(host: SettledHost) -> None:
+    for table, of_instance in {"ports": "instance", "quota_charges": "consumer"}.items():
+        elsewhere(host).change(table, {of_instance: LIVE}, operation=FAILED)
     assert host.audit() == []
 
 
