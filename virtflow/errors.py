@@ -129,6 +129,13 @@ class CommandFailed(VirtflowError):
     exit_code = 4
 
 
+class VolumeServerFailed(VirtflowError):
+    """What serves the volumes of a backend to other hosts refuses to, or does not answer."""
+
+    template = "{server} cannot {action}: {reason}"
+    exit_code = 4
+
+
 class ImageRefused(VirtflowError):
     """The image is hostile, broken, or not what it claims to be."""
 

@@ -15,7 +15,7 @@ import pytest
 from tests.lab import tgt as lab_tgt
 from tests.lab.servers import free_port
 from tests.lab.tgt import Tgt
-from virtflow.errors import HostLacks, VolumeError
+from virtflow.errors import HostLacks, VolumeError, VolumeServerFailed
 from virtflow.images.qemu_img import QemuImg
 from virtflow.volumes.driver import Connection, Reach
 from virtflow.volumes.exports.nbd import NbdExporter
@@ -107,20 +107,15 @@ class TestTgt:
         with pytest.raises(subprocess.CalledProcessError):
             measured(before)
 
-    @pytest.mark.parametrize("done", range(4))
+    @pytest.mark.parametrize("last", ["add_target", "add_account", "bind_account", "add_lun", "let_in"])
     def test_an_export_that_was_killed_lets_nobody_in_and_is_completed_later(
-        self, done: int, driver: FileDriver, daemon: TgtDaemon, monkeypatch: pytest.MonkeyPatch
+        self, last: str, driver: FileDriver, daemon: TgtDaemon, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        steps, change = [], TgtDaemon.change
-
-        def dying(self: TgtDaemon, op: str, mode: str, **options: object) -> None:
-            if len(steps) == done:
-                raise KeyboardInterrupt
-            steps.append((op, mode))
-            change(self, op, mode, **options)
+        def dying(*_args: object) -> None:
+            raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(TgtDaemon, "change", dying)
+            patched.setattr(TgtDaemon, last, dying)
             with pytest.raises(KeyboardInterrupt):
                 driver.export(A, ALICE)
         assert not any(each.initiators for each in daemon.targets().values())
@@ -164,8 +159,8 @@ class TestTgt:
     ) -> None:
         other = tmp_path / "somebody-elses"
         other.write_bytes(bytes(MIB))
-        daemon.change("new", "target", tid=7, targetname=PREFIX + A)
-        daemon.change("new", "logicalunit", tid=7, lun=1, backing_store=other)
+        daemon.add_target(7, PREFIX + A)
+        daemon.add_lun(7, 1, other)
         for attempt in (
             lambda: driver.export(A, ALICE),
             lambda: driver.unexport(A),
@@ -174,7 +169,30 @@ class TestTgt:
             with pytest.raises(VolumeError, match="somebody-elses"):
                 attempt()
         assert daemon.targets()[PREFIX + A].luns == {1: str(other)}
-        daemon.change("delete", "target", tid=7, force=None)
+        daemon.delete_target(7)
+
+    def test_what_the_daemon_refuses_is_said_without_the_password(
+        self, driver: FileDriver, daemon: TgtDaemon, tmp_path: Path
+    ) -> None:
+        driver.export(A, ALICE)
+        with pytest.raises(VolumeServerFailed, match="tgtd cannot add accounts: the account exists already") as found:
+            daemon.add_account(ALICE.user, ALICE.password)
+        assert ALICE.password not in str(found.value)
+        number = daemon.targets()[PREFIX + A].id
+        with pytest.raises(VolumeServerFailed, match="the LUN exists already"):
+            daemon.add_lun(number, 1, tmp_path / "backend" / B)
+        with pytest.raises(VolumeServerFailed, match="no such target"):
+            daemon.delete_target(number + 1)
+
+    def test_more_targets_than_one_answer_of_the_socket_holds_are_listed(self, daemon: TgtDaemon) -> None:
+        names = [f"{PREFIX}many-{number}" for number in range(1, 301)]
+        try:
+            for number, name in enumerate(names, 1):
+                daemon.add_target(number, name)
+            assert sorted(daemon.targets()) == sorted(names)
+        finally:
+            for target in daemon.targets().values():
+                daemon.delete_target(target.id)
 
     def test_a_client_sees_a_volume_grow(self, driver: FileDriver) -> None:
         connection = driver.export(A, ALICE)

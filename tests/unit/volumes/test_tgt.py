@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from virtflow.errors import HostLacks, VolumeError
+from virtflow.errors import HostLacks, VolumeError, VolumeServerFailed
 from virtflow.volumes.driver import Reach
+from virtflow.volumes.exports import tgt_daemon
 from virtflow.volumes.exports.exporter import Backing
 from virtflow.volumes.exports.tgt import Portal, TgtExporter
 from virtflow.volumes.exports.tgt_daemon import Target, TgtDaemon, read_targets
@@ -46,10 +50,10 @@ Target 12: iqn.2026-01.test:volume-b
             Backing store path: None
     Account information:
     ACL information:
-"""  # noqa: W291 - as tgtadm prints it
+"""  # noqa: W291 - as tgtd says it
 
 
-def test_what_tgtadm_lists_is_read() -> None:
+def test_what_the_daemon_lists_is_read() -> None:
     assert read_targets(LISTING) == [
         Target(1, "iqn.2026-01.test:volume-a", {1: "/volumes/with: odd name"}, ["alice", "bob"], ["ALL"]),
         Target(12, "iqn.2026-01.test:volume-b"),
@@ -72,6 +76,49 @@ def test_what_would_let_everybody_in_or_be_misread_is_refused_before_the_daemon_
     exporter = TgtExporter(TgtDaemon(0), Portal("192.0.2.1", 3260), "iqn.2026-01.test:", tmp_path / "lock")
     with pytest.raises(VolumeError, match="CHAP"):
         exporter.export("volume-a", Backing(Path("/volumes/volume-a")), reach)
+
+
+def test_a_path_that_would_be_misread_is_refused_before_the_daemon_is_asked(tmp_path: Path) -> None:
+    exporter = TgtExporter(TgtDaemon(0), Portal("192.0.2.1", 3260), "iqn.2026-01.test:", tmp_path / "lock")
+    backing = Backing(Path("/volumes/a,bstype=null"))
+    with pytest.raises(VolumeError, match="with a comma: /volumes/a,bstype=null"):
+        exporter.export("volume-a", backing, Reach(local=False, user="alice", password="secret"))
+
+
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [
+        (None, "cannot show targets: no answer in 0 s"),
+        (b"", "cannot show targets: it has hung up"),
+        (struct.pack("=II", 0, 100) + b"Target 1: half", "cannot show targets: it has hung up"),
+        (struct.pack("=II", 17, 8), "cannot show targets: invalid request"),
+        (struct.pack("=II", 99, 8), "cannot show targets: error 99"),
+    ],
+    ids=["silent", "not let in", "died", "refused", "unknown"],
+)
+def test_what_goes_wrong_at_the_socket_is_said(
+    answered: bytes | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tgt_daemon, "_SOCKET", str(tmp_path / "socket.{}"))
+    monkeypatch.setattr(tgt_daemon, "_SECONDS", 0.2)
+
+    def answer(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(1 << 12)
+            if answered is None:
+                connection.recv(1)  # until whoever asked goes away
+            else:
+                connection.sendall(answered)
+
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
+        listener.bind(str(tmp_path / "socket.7"))
+        listener.listen()
+        answering = threads.submit(answer, listener)
+        with pytest.raises(VolumeServerFailed, match=told):
+            TgtDaemon(7).targets()
+        answering.result()
+    with pytest.raises(HostLacks, match="control port 7"):
+        TgtDaemon(7).targets()
 
 
 def test_a_daemon_that_does_not_run_serves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

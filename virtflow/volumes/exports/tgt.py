@@ -5,11 +5,12 @@ Nothing is kept beside the daemon: after it was restarted, every export is made 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtflow.activity import IDLE, Activity
-from virtflow.errors import CommandFailed, HostLacks, VolumeError
+from virtflow.errors import HostLacks, VolumeError, VolumeServerFailed
 from virtflow.files.lock import hold
 from virtflow.volumes.driver import Connection, Reach
 from virtflow.volumes.exports.exporter import Backing, check_wanted
@@ -45,7 +46,8 @@ class TgtExporter:
         _check(name, backing, reach)
         with hold(self._lock):
             check_wanted(name, reach)
-            target = self._daemon.targets().get(self._iqn(name)) or self._new_target(name)
+            targets = self._daemon.targets()
+            target = targets.get(self._iqn(name)) or self._new_target(name, targets.values())
             self._ours(target, "export", name, backing)
             if reach.user not in target.accounts:
                 self._let_in(target, reach)
@@ -53,7 +55,7 @@ class TgtExporter:
                 self._new_lun(target, backing)
             if _EVERYBODY not in target.initiators:
                 # Last: until here the target can be seen by nobody, whatever it lacks.
-                self._daemon.change("bind", "target", tid=target.id, initiator_address=_EVERYBODY)
+                self._daemon.let_in(target.id, _EVERYBODY)
         return Connection(
             "iscsi",
             address=self._portal.address,
@@ -69,9 +71,9 @@ class TgtExporter:
             if target is None:
                 return
             self._ours(target, "unexport", name, backing)
-            self._daemon.change("delete", "target", tid=target.id, force=None)
+            self._daemon.delete_target(target.id)
             for user in target.accounts:
-                self._daemon.change("delete", "account", user=user)
+                self._daemon.delete_account(user)
 
     def exported(self, directory: Path) -> list[str]:
         targets = self._served().values()
@@ -109,32 +111,32 @@ class TgtExporter:
     def _iqn(self, name: str) -> str:
         return self._prefix + name
 
-    def _new_target(self, name: str) -> Target:
-        taken = {each.id for each in self._daemon.targets().values()}
+    def _new_target(self, name: str, others: Collection[Target]) -> Target:
+        taken = {each.id for each in others}
         number = next(number for number in range(1, len(taken) + 2) if number not in taken)
-        self._daemon.change("new", "target", tid=number, targetname=self._iqn(name))
+        self._daemon.add_target(number, self._iqn(name))
         return Target(number, self._iqn(name))
 
     def _new_lun(self, target: Target, backing: Backing) -> None:
-        self._daemon.change("new", "logicalunit", tid=target.id, lun=_LUN, backing_store=backing.path)
+        self._daemon.add_lun(target.id, _LUN, backing.path)
 
     def _let_in(self, target: Target, reach: Reach) -> None:
         """One account, and no other: a target that has none asks nobody for a password."""
         if _EVERYBODY in target.initiators:
-            self._daemon.change("unbind", "target", tid=target.id, initiator_address=_EVERYBODY)
+            self._daemon.shut_out(target.id, _EVERYBODY)
             target.initiators.remove(_EVERYBODY)
         for user in {*target.accounts, reach.user} & set(self._daemon.accounts()):
-            self._daemon.change("delete", "account", user=user)
+            self._daemon.delete_account(user)
         self._daemon.add_account(reach.user, reach.password)
-        self._daemon.change("bind", "account", tid=target.id, user=reach.user)
+        self._daemon.bind_account(target.id, reach.user)
 
     def _without_commands(self, target: Target, activity: Activity) -> None:
         """Take the LUN away at a moment when it does nothing."""
         for left in reversed(range(_TRIES)):
             try:
-                self._daemon.change("delete", "logicalunit", activity, tid=target.id, lun=_LUN)
+                self._daemon.delete_lun(target.id, _LUN)
                 return
-            except CommandFailed:
+            except VolumeServerFailed:
                 if not left:
                     raise
                 activity.sleep(_RETRY_SECONDS)
@@ -150,5 +152,7 @@ def _check(name: str, backing: Backing, reach: Reach) -> None:
     if backing.format != "raw":
         reason = f"tgt serves raw volumes, and it is {backing.format}; [volumes] export = nbd serves both"
         raise VolumeError(action="export", volume=name, reason=reason)
+    if _IN_PARAMETERS & set(str(backing.path)) - {"="}:
+        raise VolumeError(action="export", volume=name, reason=f"tgt cannot serve a path with a comma: {backing.path}")
     if not reach.user or not reach.password or _IN_PARAMETERS & set(reach.user + reach.password):
         raise VolumeError(action="export", volume=name, reason="iSCSI needs a CHAP user and password without , and =")
