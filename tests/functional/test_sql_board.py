@@ -10,15 +10,21 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 
 from tests.lab import mariadb as lab_mariadb
 from tests.lab import postgres as lab_postgres
-from virtflow.persistence import schema
+from virtflow.engine.answers import Answers
+from virtflow.persistence import schema, segments
 from virtflow.persistence.database import Database
+from virtflow.persistence.job_news import news_of
 from virtflow.persistence.models.jobs import jobs
+from virtflow.persistence.recorder import Recorder, Statements
+from virtflow.persistence.segments import SegmentStatements
+from virtflow.persistence.writer import Writer
 from virtflow.worker.boards.board import OPERATIONS, Posting
 from virtflow.worker.boards.sql import SqlBoard
 
@@ -87,6 +93,28 @@ def test_a_posting_wakes_who_waits_elsewhere_by_a_notification(fresh_postgres_ur
     for board in (posting_board, waiting_board):
         board.close()
         board.database.close()
+
+
+@pytest.mark.must_run
+def test_a_verdict_wakes_who_waits_elsewhere_by_a_notification(fresh_postgres_url):
+    host, parent = Database(fresh_postgres_url), Database(fresh_postgres_url)
+    schema.upgrade(host)
+    board, writer = SqlBoard(parent), Writer(host)
+    assert not board.wait(TOPICS, 0.5)  # by now it listens
+    answers = Answers(SimpleNamespace(ended=lambda _segments: set()), news_of(parent))
+    recorder, statements = Recorder(writer, Statements(writer), None), SegmentStatements(writer)
+    one, other = str(uuid.uuid4()), str(uuid.uuid4())
+    with answers.expecting(one) as answered, answers.expecting(other) as put_down:
+        statements.answer(recorder, other, segments.REQUESTED)
+        statements.answer(recorder, one, segments.DONE, outputs={})
+        recorder.flush()
+        assert answered.wait(30)
+        assert not put_down.is_set()
+    answers.close()
+    board.close()
+    writer.close()
+    for database in (host, parent):
+        database.close()
 
 
 @pytest.mark.must_run

@@ -25,9 +25,11 @@ from virtflow.flows.registry import Registry, default_registry
 from virtflow.persistence import operations as ops
 from virtflow.persistence import schema
 from virtflow.persistence.backend import FlowBackend
+from virtflow.persistence.changes import SqliteChanges
 from virtflow.persistence.claim import Claim, owner_here
 from virtflow.persistence.database import Database
 from virtflow.persistence.hosts import HostRepository
+from virtflow.persistence.job_news import news_of
 from virtflow.persistence.ledger import Ledger, LedgerStatements
 from virtflow.persistence.operations import Operation, OperationRepository
 from virtflow.persistence.outcome import OutcomeStatements, record_outcome
@@ -71,7 +73,8 @@ class EngineCore:
         self.writer = Writer(self.database, patience=config.database.busy_timeout)
         self.operations = OperationRepository(self.database, self.writer, lease=self.lease)
         self.segments = SegmentRepository(self.database, lease=self.lease)
-        self.answers = Answers(self.segments)
+        changes = SqliteChanges(self.database) if self.database.dialect == "sqlite" else None
+        self.answers = Answers(self.segments, news_of(self.database), changes)
         self.hosts = HostRepository(self.database)
         self.ledger = Ledger(self.database)
         self.templates = Templates(registry or default_registry())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Hashable, Mapping
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -168,10 +169,12 @@ class FlowDriver:
 
 def _attempts(run: OperationRun, flow: str) -> dict[str, int]:
     """How often each task was started, from the journal."""
-    query = (
-        sa.select(journal.c.atom, sa.func.count())
-        .where(journal.c.flow == flow, journal.c.event == "RUNNING", journal.c.atom.is_not(None))
-        .group_by(journal.c.atom)
-    )
     with run.recorder.writer.database.connect() as connection:
-        return {row[0]: row[1] for row in connection.execute(query)}
+        return {row[0]: row[1] for row in connection.execute(_starts(), {"its_id": flow})}
+
+
+@cache
+def _starts() -> sa.Select[Any]:
+    begun = journal.c.event == "RUNNING", journal.c.atom.is_not(None)
+    query = sa.select(journal.c.atom, sa.func.count()).where(journal.c.flow == sa.bindparam("its_id"), *begun)
+    return query.group_by(journal.c.atom)

@@ -8,6 +8,7 @@ that was once handed over stays so: whoever holds its claim runs it, and on its 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Collection, Mapping
@@ -62,9 +63,10 @@ class Segments:
         found = self._handed_over(identity, host)
         if found is None and host == self._run.host:
             return self._inline(identity, segment, inputs)
-        if found is None or self._stands_still(found):
+        asked = found is None or self._stands_still(found)
+        if asked:
             self._request(identity, segment, host, segments.RUN, inputs)
-        verdict = self._verdict(identity, host, activity, guards, until_fenced=until_fenced)
+        verdict = self._verdict(identity, host, activity, guards, asked=asked, until_fenced=until_fenced)
         if verdict.state != segments.DONE:
             raise self._failure(verdict)
         return dict(verdict.outputs or {})
@@ -164,11 +166,14 @@ class Segments:
         activity: Activity,
         guards: Collection[str] | None,
         *,
+        asked: bool = False,
         until_fenced: bool = False,
         give_up: bool = False,
     ) -> Segment:
-        """Wait for it. ``give_up``: raise _HostDown when the host is down, whatever it has done."""
+        """Wait for it. ``asked``: just now. ``give_up``: _HostDown when the host is down, whatever it has done."""
         with self._core.answers.expecting(identity) as answered:
+            if asked and host != self._run.host:
+                self._wait(answered, activity)
             while True:
                 answered.clear()
                 found = self._core.segments.get(identity)
@@ -181,9 +186,13 @@ class Segments:
                         continue
                 if not found.running:
                     self._look_after(found, guards, until_fenced=until_fenced, give_up=give_up)
-                look_again = time.monotonic() + _LOOK
-                while not answered.wait(_REACTION) and time.monotonic() < look_again:
-                    self._may_go_on(activity)
+                self._wait(answered, activity)
+
+    def _wait(self, answered: threading.Event, activity: Activity) -> None:
+        """Until there is a verdict, or it is time to look what else may have become of the segment."""
+        look_again = time.monotonic() + _LOOK
+        while not answered.wait(_REACTION) and time.monotonic() < look_again:
+            self._may_go_on(activity)
 
     def _may_go_on(self, activity: Activity) -> None:
         """Raises when the wait was cancelled, or the run is put down."""

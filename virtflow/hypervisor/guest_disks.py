@@ -57,14 +57,7 @@ class GuestDisks:
     def find(self, domain: str, serial: str, *, live: bool) -> GuestDisk | None:
         """The disk in the running guest, or in the definition. None also when there is no such domain or guest."""
         root = self._description(domain, live=live)
-        if root is None:
-            return None
-        for disk in root.iterfind("devices/disk"):
-            if disk.findtext("serial") == serial:
-                target = disk.find("target")
-                assert target is not None  # libvirt gives every disk one
-                return GuestDisk(str(target.get("dev")), etree.tostring(disk, encoding="unicode"))
-        return None
+        return None if root is None else _disk_of(root, serial)
 
     def description(self, source: Source, target: str, serial: str) -> str:
         """The XML of a disk to attach."""
@@ -74,9 +67,8 @@ class GuestDisks:
 
     def attach(self, domain: str, serial: str, xml: str, *, live: bool) -> None:
         """Into the running guest, if one runs, or into the definition."""
-        if live and not self._runs(domain):
-            return
-        if self.find(domain, serial, live=live) is not None:
+        root = self._description(domain, live=live)
+        if (root is None and live) or (root is not None and _disk_of(root, serial) is not None):
             return
         flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if live else libvirt.VIR_DOMAIN_AFFECT_CONFIG
 
@@ -164,16 +156,25 @@ class GuestDisks:
 
         self._hypervisor.with_domain("detach from", domain, ask)
 
-    def _runs(self, domain: str) -> bool:
-        state = self._hypervisor.state(domain)
-        return state is not None and state.is_active
-
     def _description(self, domain: str, *, live: bool) -> Any:
-        if live and not self._runs(domain):
-            return None
-        flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE
-        text = self._hypervisor.with_domain("describe", domain, lambda each: str(each.XMLDesc(flags)))
-        return None if text is None else parse(text)
+        """None when there is no such domain, or no guest where one is asked for."""
+
+        def describe(found: Any) -> str:
+            if live and not found.isActive():
+                return ""
+            return str(found.XMLDesc(0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+        text = self._hypervisor.with_domain("describe", domain, describe)
+        return parse(text) if text else None
+
+
+def _disk_of(root: Any, serial: str) -> GuestDisk | None:
+    for disk in root.iterfind("devices/disk"):
+        if disk.findtext("serial") == serial:
+            target = disk.find("target")
+            assert target is not None  # libvirt gives every disk one
+            return GuestDisk(str(target.get("dev")), etree.tostring(disk, encoding="unicode"))
+    return None
 
 
 _PENDING_OR_GONE = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -131,7 +132,8 @@ class FlowConnection(base.Connection):
     # -- reading
 
     def get_logbook(self, book_uuid: str, lazy: bool = False) -> details.LogBook:
-        row = self._one(sa.select(logbooks).where(logbooks.c.uuid == book_uuid), "logbook", book_uuid)
+        query = sa.select(logbooks).where(logbooks.c.uuid == sa.bindparam("its_id"))
+        row = self._one(query, "logbook", book_uuid)
         return self._logbook(row, lazy)
 
     def get_logbooks(self, lazy: bool = False) -> Iterator[details.LogBook]:
@@ -144,15 +146,15 @@ class FlowConnection(base.Connection):
             yield self._flow(row, lazy)
 
     def get_flow_details(self, fd_uuid: str, lazy: bool = False) -> details.FlowDetail:
-        row = self._one(sa.select(flows).where(flows.c.uuid == fd_uuid), "flow details", fd_uuid)
+        row = self._one(_flow_of_id(), "flow details", fd_uuid)
         return self._flow(row, lazy)
 
     def get_atom_details(self, ad_uuid: str) -> details.AtomDetail:
-        row = self._one(sa.select(atoms).where(atoms.c.uuid == ad_uuid), "atom details", ad_uuid)
+        row = self._one(sa.select(atoms).where(atoms.c.uuid == sa.bindparam("its_id")), "atom details", ad_uuid)
         return self._atom(row)
 
     def get_atoms_for_flow(self, fd_uuid: str) -> Iterator[details.AtomDetail]:
-        for row in self._all(sa.select(atoms).where(atoms.c.flow == fd_uuid).order_by(atoms.c.position)):
+        for row in self._all(_atoms_of_flow(), its_id=fd_uuid):
             yield self._atom(row)
 
     # -- inside
@@ -178,12 +180,13 @@ class FlowConnection(base.Connection):
         self._flush()
         return self._database.connect()
 
-    def _all(self, query: sa.Select[Any]) -> list[Any]:
+    def _all(self, query: sa.Select[Any], **values: Any) -> list[Any]:
         with self._reading() as connection:
-            return list(connection.execute(query))
+            return list(connection.execute(query, values))
 
     def _one(self, query: sa.Select[Any], kind: str, uuid: str) -> Any:
-        rows = self._all(query)
+        """The row of that query for ``its_id``."""
+        rows = self._all(query, its_id=uuid)
         if not rows:
             raise exc.NotFound(f"No {kind} found with uuid '{uuid}'")
         return rows[0]
@@ -202,8 +205,7 @@ class FlowConnection(base.Connection):
         flow_detail = details.FlowDetail(row.name, row.uuid)
         flow_detail.state = row.state
         flow_detail.meta = row.meta or {}
-        last = sa.select(sa.func.max(journal.c.sequence)).where(journal.c.flow == row.uuid)
-        sequence = self._all(last)[0][0]
+        sequence = self._all(_last_of_flow(), its_id=row.uuid)[0][0]
         self._recorder.loaded_flow(row.uuid, 0 if sequence is None else sequence + 1)
         if not lazy:
             for atom in self.get_atoms_for_flow(row.uuid):
@@ -214,6 +216,22 @@ class FlowConnection(base.Connection):
         atom = atom_from_row(row)
         self._recorder.loaded_atom(atom)
         return atom
+
+
+@cache
+def _flow_of_id() -> sa.Select[Any]:
+    """This and what follows is put together once: every flow that is gone on with is read so."""
+    return sa.select(flows).where(flows.c.uuid == sa.bindparam("its_id"))
+
+
+@cache
+def _atoms_of_flow() -> sa.Select[Any]:
+    return sa.select(atoms).where(atoms.c.flow == sa.bindparam("its_id")).order_by(atoms.c.position)
+
+
+@cache
+def _last_of_flow() -> sa.Select[Any]:
+    return sa.select(sa.func.max(journal.c.sequence)).where(journal.c.flow == sa.bindparam("its_id"))
 
 
 def _stamp(moment: datetime.datetime | None) -> int:

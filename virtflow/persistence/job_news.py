@@ -1,14 +1,15 @@
-"""Wakes the threads of this process that wait for jobs: one place per database, whoever posts and whoever waits."""
+"""Wakes the threads of this process that wait for jobs or verdicts: one place per database, whoever tells and waits."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 from virtflow.persistence.database import Database
+from virtflow.persistence.posting import answered_segment
 
 
 class JobNews:
@@ -18,15 +19,30 @@ class JobNews:
         self._changed = threading.Condition()
         self._told: Counter[str] = Counter()
         self._told_all = 0
+        self._expecting: tuple[Callable[[str], None], ...] = ()
 
     def tell(self, topic: str | None) -> None:
-        """There may be something to claim on this topic; None: on any."""
+        """There may be something to claim on this topic; None: on any. Of an answer, those hear who expect some."""
+        segment = None if topic is None else answered_segment(topic)
+        if segment is not None:
+            for answered in self._expecting:
+                answered(segment)
+            return
         with self._changed:
             if topic is None:
                 self._told_all += 1
             else:
                 self._told[topic] += 1
             self._changed.notify_all()
+
+    def expect(self, answered: Callable[[str], None]) -> None:
+        """Call it with each segment that is told to have its verdict, from any thread."""
+        with self._changed:
+            self._expecting = (*self._expecting, answered)
+
+    def expect_no_more(self, answered: Callable[[str], None]) -> None:
+        with self._changed:
+            self._expecting = tuple(each for each in self._expecting if each != answered)
 
     def mark(self, topics: Sequence[str]) -> int:
         """How much was told so far."""

@@ -45,11 +45,7 @@ class JobStatements:
             .where(jobs.c.again == sa.literal_column("1"))
             .values(**claimable(), attempts=sa.literal_column("0"), error=sa.null())
         )
-        self._notify = (
-            Statement(f"SELECT pg_notify('{CHANNEL}', $1)", ("topic",))
-            if writer.database.dialect == "postgresql"
-            else None
-        )
+        self._notify = notify_statement(writer.database)
 
     def post(self, posting: Posting) -> Batch:
         """Put a job on the board. Twice is once; see ``Board.post``."""
@@ -65,6 +61,13 @@ class JobStatements:
     def notify(self, topic: str) -> Batch:
         """Wake who waits on other connections, where the database can."""
         return [] if self._notify is None else [(self._notify, (topic,))]
+
+
+def notify_statement(database: Database) -> Statement | None:
+    """Tells a topic to other connections; None where the database cannot."""
+    if database.dialect != "postgresql":
+        return None
+    return Statement(f"SELECT pg_notify('{CHANNEL}', $1)", ("topic",))
 
 
 def record_posting(recorder: Recorder, statements: JobStatements, posting: Posting) -> None:

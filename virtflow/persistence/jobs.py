@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,6 +66,7 @@ class JobRepository:
         self._idle: deque[sa.Connection] = deque()
         self._closed = False
         self._looked_for_due = 0.0
+        self._looks: dict[tuple[str, ...], sa.Select[Any]] = {}
 
     def close(self) -> None:
         """Give the connections back; one that is in use, when it is used no more."""
@@ -98,15 +100,22 @@ class JobRepository:
         return record
 
     def look(self, topics: Sequence[str]) -> Look:
-        """What claiming would find. One or two reads of an index."""
-        first = [self._line(topic).with_only_columns(sa.literal(1)).limit(1) for topic in topics]
-        due = sa.select(sa.func.min(jobs.c.due_at) - self._time)
+        """What claiming would find. One query, of which each part reads one entry of an index."""
+        query = self._looks.get(tuple(topics))
+        if query is None:
+            query = self._looks[tuple(topics)] = self._looking(topics)
         kept = self.database.dialect == "postgresql"
         with self._unsynced() if kept else self.database.connect() as connection:
-            if any(connection.execute(query).first() for query in first):
-                return Look(True, None)
-            left: int | None = connection.execute(due).scalar()
+            there, left = connection.execute(query).one()
+        if there:
+            return Look(True, None)
         return Look(left is not None and left <= 0, None if left is None else max(left, 0) / 1e6)
+
+    def _looking(self, topics: Sequence[str]) -> sa.Select[Any]:
+        """Put together once: who waits for jobs looks often."""
+        first = (self._line(topic).with_only_columns(sa.literal_column("1")).limit(1).exists() for topic in topics)
+        due = sa.select(sa.func.min(jobs.c.due_at)).scalar_subquery()
+        return sa.select(sa.or_(*first), due - self._time)
 
     def extend(self, job: JobRecord, lease_seconds: float) -> bool:
         """False when that claim holds it no more."""
@@ -203,35 +212,48 @@ class JobRepository:
 
     def _take(self, connection: sa.Connection, topic: str, owner: str, lease_seconds: float) -> Any:
         """The first job of the topic, now claimed; None when there is none that nobody else is about to take."""
+        values = {"claimant": owner, "lease": _microseconds(lease_seconds)}
+        if self.database.dialect == "mysql":  # which has no RETURNING of updates
+            found = connection.execute(self._first, {"wanted": topic}).scalar()
+            if found is None:
+                return None
+            connection.execute(self._claim, values | {"found": found})
+            return connection.execute(sa.select(jobs).where(jobs.c.id == found)).one()
+        return connection.execute(self._claim, values | {"wanted": topic}).first()
+
+    @cached_property
+    def _first(self) -> sa.Select[Any]:
+        """The first job of the topic ``wanted``, of those that nobody else is about to take."""
+        first = self._line(sa.bindparam("wanted", type_=jobs.c.topic.type)).limit(1)
+        return first if self.database.dialect == "sqlite" else first.with_for_update(skip_locked=True)
+
+    @cached_property
+    def _claim(self) -> Any:
+        """Put together once, as it is sent often: ``claimant`` has the first job for ``lease`` microseconds."""
         values = {
             "state": CLAIMED,
             "place": None,
-            "owner": owner,
+            "owner": sa.bindparam("claimant", type_=jobs.c.owner.type),
             "attempts": jobs.c.attempts + 1,
             "claim": jobs.c.claim + 1,
             "again": 0,
             "claimed_at": self._time,
-            "due_at": self._in(lease_seconds),
+            "due_at": self._time + sa.bindparam("lease", type_=sa.BigInteger()),
         }
-        first = self._line(topic).limit(1)
-        if self.database.dialect == "mysql":  # which has no RETURNING of updates
-            found = connection.execute(first.with_for_update(skip_locked=True)).scalar()
-            if found is None:
-                return None
-            connection.execute(sa.update(jobs).where(jobs.c.id == found).values(**values))
-            return connection.execute(sa.select(jobs).where(jobs.c.id == found)).one()
-        if self.database.dialect == "postgresql":
-            first = first.with_for_update(skip_locked=True)
-        claim = sa.update(jobs).where(jobs.c.id == first.scalar_subquery()).values(**values)
-        return connection.execute(claim.returning(*jobs.columns, *self._also_returned)).first()
+        if self.database.dialect == "mysql":
+            return sa.update(jobs).where(jobs.c.id == sa.bindparam("found")).values(**values)
+        claim = sa.update(jobs).where(jobs.c.id == self._first.scalar_subquery()).values(**values)
+        return claim.returning(*jobs.columns, *self._also_returned)
+
+    @cached_property
+    def _due(self) -> sa.Select[Any]:
+        due = sa.select(jobs.c.id).where(jobs.c.due_at <= self._time).order_by(jobs.c.due_at).limit(_DUE_AT_ONCE)
+        return due if self.database.dialect == "sqlite" else due.with_for_update(skip_locked=True)
 
     def _put_back_due(self, connection: sa.Connection) -> bool:
         """Let others claim what has an expired lease or has waited its delay; whether there was any."""
         self._looked_for_due = time.monotonic()
-        due = sa.select(jobs.c.id).where(jobs.c.due_at <= self._time).order_by(jobs.c.due_at).limit(_DUE_AT_ONCE)
-        if self.database.dialect != "sqlite":
-            due = due.with_for_update(skip_locked=True)
-        found = connection.execute(due).scalars().all()
+        found = connection.execute(self._due).scalars().all()
         if found:
             error = sa.case((jobs.c.state == CLAIMED, _SILENT), else_=jobs.c.error)
             # MariaDB assigns from left to right: the error is made of the state as it was.
@@ -319,13 +341,17 @@ class JobRepository:
         if self.database.dialect == "postgresql":
             connection.execute(sa.select(sa.func.pg_notify(CHANNEL, topic)))
 
-    def _line(self, topic: str) -> sa.Select[tuple[int]]:
+    def _line(self, topic: str | sa.BindParameter[Any]) -> sa.Select[tuple[int]]:
         """Ids of the jobs of a topic that can be claimed, in order."""
         line = sa.select(jobs.c.id).where(jobs.c.topic == topic, jobs.c.place >= 0)
         return line.order_by(jobs.c.place, jobs.c.created_at, jobs.c.id)
 
     def _in(self, seconds: float) -> sa.ColumnElement[int]:
-        return self._time + sa.literal(int(seconds * 1e6), sa.BigInteger())
+        return self._time + sa.literal(_microseconds(seconds), sa.BigInteger())
+
+
+def _microseconds(seconds: float) -> int:
+    return int(seconds * 1e6)
 
 
 def _held(job: JobRecord) -> list[sa.ColumnElement[bool]]:

@@ -6,7 +6,7 @@ import time
 import uuid as uuid_module
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -138,21 +138,15 @@ class OperationRepository:
             if operation.state == QUEUED:
                 self._check_turn(connection, operation)
             epoch = operation.epoch + 1
-            seen = claims.c.subject == operation.id, claims.c.epoch == operation.epoch
-            raised = (
-                sa.update(claims).where(*seen).values(epoch=epoch, owner=owner, touched_at=self.database.clock.now())
-            )
-            if connection.execute(raised).rowcount == 0:
+            taken = {"its_id": operation.id, "seen": operation.epoch, "raised": epoch, "claimant": owner}
+            if connection.execute(_raising(), taken | {"moment": self.database.clock.now()}).rowcount == 0:
                 raise Busy(target=operation.target, operation=operation.id, operation_kind=operation.kind)
             if hold_target:
                 self._hold(connection, operation.target, operation.id)
                 # A purge of this operation's trash holds the same: undo and purge exclude each other.
                 self._hold(connection, trash_target(operation.id), operation.id)
-            connection.execute(
-                sa.update(operations)
-                .where(operations.c.id == operation.id)
-                .values(state=state, started_at=operation.started_at or now())
-            )
+            begun = {"its_id": operation.id, "new_state": state, "moment": operation.started_at or now()}
+            connection.execute(_beginning(), begun)
         return Claim(operation.id, epoch)
 
     def request_cancel(self, operation_id: str) -> None:
@@ -187,32 +181,36 @@ class OperationRepository:
 
     def _hold(self, connection: sa.Connection, target: str, operation_id: str) -> None:
         """Take the target for an operation that exists."""
-        holder = connection.execute(
-            sa.select(operations.c.id, operations.c.kind)
-            .join(targets, targets.c.operation == operations.c.id)
-            .where(targets.c.target == target)
-        ).first()
+        holder = connection.execute(_holder(), {"wanted": target}).first()
         if holder is not None:
             if holder.id == operation_id:
                 return
             raise Busy(target=target, operation=holder.id, operation_kind=holder.kind)
-        connection.execute(sa.insert(targets).values(target=target, operation=operation_id))
+        connection.execute(sa.insert(targets), {"target": target, "operation": operation_id})
 
     # -- reading
 
     def get(self, reference: str, *, tasks: bool = True) -> Operation:
         """By id, unique beginning of an id (4 characters at least), number, or ``--last``. Raises NotFound."""
         with self.database.connect() as connection:
-            for condition in _matching(connection, reference):
-                matches = connection.execute(self._select().where(condition).limit(2)).all()
-                if matches:
-                    break
+            if len(reference) == _ID_LENGTH:  # a prefix is found without an index on some databases
+                matches = connection.execute(_of_id(), {"its_id": reference}).all()
+            else:
+                matches = self._like(connection, reference)
         if len(matches) != 1:
             raise NotFound(kind="operation", name=reference)
         operation = self._operation(matches[0])
         if tasks:
             operation = replace(operation, tasks=tuple(self.tasks(operation.id)))
         return operation
+
+    def _like(self, connection: sa.Connection, reference: str) -> Sequence[Any]:
+        """What a reference may mean that is no whole id; two are too many."""
+        for condition in _matching(connection, reference):
+            matches = connection.execute(_operations().where(condition).limit(2)).all()
+            if matches:
+                return matches
+        return []
 
     def tasks(self, operation_id: str) -> list[TaskRecord]:
         """All tasks of the parent flow and its segments, in the order in which they first started."""
@@ -222,7 +220,7 @@ class OperationRepository:
         """The first later operation on the same target that was not wholly taken back, if any; ``besides`` those of
         these kinds that went well."""
         query = (
-            self._select()
+            _operations()
             .where(
                 operations.c.target == operation.target,
                 operations.c.number > operation.number,
@@ -238,7 +236,7 @@ class OperationRepository:
 
     def of_key(self, project: str, key: str) -> Operation | None:
         """The operation that was created with an idempotency key."""
-        query = self._select().where(operations.c.project == project, operations.c.idempotency_key == key)
+        query = _operations().where(operations.c.project == project, operations.c.idempotency_key == key)
         with self.database.connect() as connection:
             row = connection.execute(query).first()
         return None if row is None else self._operation(row)
@@ -251,7 +249,7 @@ class OperationRepository:
 
     def holder(self, target: str) -> Operation | None:
         """The operation that holds a target now."""
-        query = self._select().join(targets, targets.c.operation == operations.c.id).where(targets.c.target == target)
+        query = _operations().join(targets, targets.c.operation == operations.c.id).where(targets.c.target == target)
         with self.database.connect() as connection:
             row = connection.execute(query).first()
         return None if row is None else self._operation(row)
@@ -260,7 +258,7 @@ class OperationRepository:
         """Successful operations of a kind that finished before that time (microseconds) and have no purge yet."""
         purges = operations.alias("purges")
         purged = sa.exists().where(purges.c.parent == operations.c.id, purges.c.kind.in_(PURGES))
-        query = self._select().where(
+        query = _operations().where(
             operations.c.kind == kind,
             operations.c.outcome == SUCCESS,
             operations.c.finished_at <= finished_before,
@@ -283,9 +281,8 @@ class OperationRepository:
 
     def flow_ids(self, operation_id: str) -> list[tuple[str, Mapping[str, Any]]]:
         """The operation's flows as (uuid, meta), oldest first: the parent flow comes first."""
-        query = sa.select(flows.c.uuid, flows.c.meta).where(flows.c.logbook == operation_id)
         with self.database.connect() as connection:
-            return [(row.uuid, row.meta or {}) for row in connection.execute(query.order_by(flows.c.created_at))]
+            return [(row.uuid, row.meta or {}) for row in connection.execute(_flows(), {"its_id": operation_id})]
 
     def list(
         self,
@@ -300,7 +297,7 @@ class OperationRepository:
         limit: int = 50,
     ) -> list[Operation]:
         """Newest first. ``host``: something of it was done there. ``since``: created then or later, in microseconds."""
-        query = self._select().order_by(operations.c.number.desc()).limit(limit)
+        query = _operations().order_by(operations.c.number.desc()).limit(limit)
         for column, value in (
             (operations.c.state, state),
             (operations.c.kind, kind),
@@ -324,22 +321,62 @@ class OperationRepository:
         with self.database.connect() as connection:
             return {row.name: row.results for row in connection.execute(query)}
 
-    def _select(self) -> sa.Select[Any]:
-        debts = (
-            # One per task that could not be reverted, however many things it had announced.
-            sa.select(sa.func.count(sa.distinct(ledger.c.flow + "/" + ledger.c.task)))
-            .where(ledger.c.operation == operations.c.id, ledger.c.state == "DEBT")
-            .scalar_subquery()
-        )
-        epoch = sa.func.coalesce(claims.c.epoch, 0).label("epoch")
-        return sa.select(operations, claims.c.owner, claims.c.touched_at, epoch, debts.label("debts")).outerjoin(
-            claims, claims.c.subject == operations.c.id
-        )
-
     def _operation(self, row: Any) -> Operation:
         values = dict(row._mapping)
         touched_at = values.pop("touched_at")
         return Operation(**values, running=holds(values["owner"], touched_at, self._lease, self.database.clock.now()))
+
+
+@cache
+def _operations() -> sa.Select[Any]:
+    """Operations, with who runs them and how much they owe.
+
+    This and what follows is put together once: that takes longer than sending it, and each step of an operation does.
+    """
+    debts = (
+        # One per task that could not be reverted, however many things it had announced.
+        sa.select(sa.func.count(sa.distinct(ledger.c.flow + "/" + ledger.c.task)))
+        .where(ledger.c.operation == operations.c.id, ledger.c.state == "DEBT")
+        .scalar_subquery()
+    )
+    epoch = sa.func.coalesce(claims.c.epoch, 0).label("epoch")
+    return sa.select(operations, claims.c.owner, claims.c.touched_at, epoch, debts.label("debts")).outerjoin(
+        claims, claims.c.subject == operations.c.id
+    )
+
+
+@cache
+def _of_id() -> sa.Select[Any]:
+    return _operations().where(operations.c.id == sa.bindparam("its_id"))
+
+
+@cache
+def _raising() -> sa.Update:
+    seen = claims.c.subject == sa.bindparam("its_id"), claims.c.epoch == sa.bindparam("seen")
+    values: dict[str, Any] = {
+        "epoch": sa.bindparam("raised"),
+        "owner": sa.bindparam("claimant"),
+        "touched_at": sa.bindparam("moment"),
+    }
+    return sa.update(claims).where(*seen).values(values)
+
+
+@cache
+def _beginning() -> sa.Update:
+    values: dict[str, Any] = {"state": sa.bindparam("new_state"), "started_at": sa.bindparam("moment")}
+    return sa.update(operations).where(operations.c.id == sa.bindparam("its_id")).values(values)
+
+
+@cache
+def _holder() -> sa.Select[Any]:
+    query = sa.select(operations.c.id, operations.c.kind).join(targets, targets.c.operation == operations.c.id)
+    return query.where(targets.c.target == sa.bindparam("wanted"))
+
+
+@cache
+def _flows() -> sa.Select[Any]:
+    query = sa.select(flows.c.uuid, flows.c.meta).where(flows.c.logbook == sa.bindparam("its_id"))
+    return query.order_by(flows.c.created_at)
 
 
 def trash_target(operation_id: str) -> str:
@@ -384,8 +421,6 @@ def new_operation(
 
 def _matching(connection: sa.Connection, reference: str) -> list[sa.ColumnElement[bool]]:
     """What a reference may mean, in the order in which it is tried."""
-    if len(reference) == _ID_LENGTH:
-        return [operations.c.id == reference]  # a prefix is found without an index on some databases
     if reference == "--last":
         last = connection.execute(sa.select(sa.func.max(operations.c.number))).scalar()
         return [operations.c.number == (last or 0)]

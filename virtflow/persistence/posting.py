@@ -25,6 +25,8 @@ PRIORITIES = ("very_high", "high", "normal", "low", "very_low")
 OPERATIONS = "operations"
 """The topic of whole operations."""
 
+_ANSWER = "answer."
+
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 
 
@@ -100,6 +102,16 @@ def job_name(operation: str, segment: str | None = None) -> str:
 def host_topic(host: str) -> str:
     """The topic of a host's segments."""
     return f"host.{host}"
+
+
+def answer_topic(segment: str) -> str:
+    """Under which it is told that a segment has its verdict: nobody posts anything there."""
+    return f"{_ANSWER}{segment}"
+
+
+def answered_segment(topic: str) -> str | None:
+    """The segment of such a topic; None of any other."""
+    return topic.removeprefix(_ANSWER) if topic.startswith(_ANSWER) else None
 
 
 def parse_details(details: object, name: str) -> tuple[str, str | None]:

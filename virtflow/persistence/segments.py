@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,9 +12,12 @@ import sqlalchemy as sa
 from virtflow.errors import Busy, NotFound
 from virtflow.persistence.claim import LEASE, Claim, holds
 from virtflow.persistence.database import Database
+from virtflow.persistence.job_news import news_of
+from virtflow.persistence.job_statements import notify_statement
 from virtflow.persistence.models.base import encode
 from virtflow.persistence.models.engine import claims, journal
 from virtflow.persistence.models.segments import segments
+from virtflow.persistence.posting import answer_topic
 from virtflow.persistence.recorder import Recorder
 from virtflow.persistence.writer import Batch, Writer, fence_statement
 
@@ -67,6 +71,8 @@ class SegmentStatements:
 
     def __init__(self, writer: Writer) -> None:
         self._clock = writer.database.clock
+        self._news = news_of(writer.database)
+        self._notify = notify_statement(writer.database)
         self._fence = fence_statement(writer)
         its = segments.c.id == sa.bindparam("its_id")
         columns = list(segments.columns)
@@ -137,6 +143,10 @@ class SegmentStatements:
         plain = None if outputs is None else encode(dict(outputs))
         recorder.also(self._answer, (state, plain, error, retry_elsewhere, debts, self._clock.now(), segment))
         recorder.also(self._release, (segment,))
+        if state in ENDED:
+            if self._notify is not None:
+                recorder.also(self._notify, (answer_topic(segment),))
+            recorder.after_commit(self._news.tell, answer_topic(segment))
 
 
 class SegmentRepository:
@@ -147,8 +157,9 @@ class SegmentRepository:
         self._lease = lease
 
     def find(self, identity: str) -> Segment | None:
-        found = self.list(segments.c.id == identity)
-        return found[0] if found else None
+        with self._database.connect() as connection:
+            row = connection.execute(_of_id(), {"its_id": identity}).first()
+        return None if row is None else self._segment(row)
 
     def get(self, identity: str) -> Segment:
         """Raises NotFound."""
@@ -176,12 +187,7 @@ class SegmentRepository:
 
     def list(self, *conditions: sa.ColumnElement[bool]) -> list[Segment]:
         """In the order in which they were asked for."""
-        query = (
-            sa.select(segments, claims.c.owner, sa.func.coalesce(claims.c.epoch, 0).label("epoch"), claims.c.touched_at)
-            .outerjoin(claims, claims.c.subject == segments.c.id)
-            .where(*conditions)
-            .order_by(segments.c.created_at, segments.c.id)
-        )
+        query = _segments().where(*conditions).order_by(segments.c.created_at, segments.c.id)
         with self._database.connect() as connection:
             return [self._segment(row) for row in connection.execute(query)]
 
@@ -191,15 +197,14 @@ class SegmentRepository:
         if segment.running and segment.owner != owner:
             raise busy
         moment = self._database.clock.now()
-        seen = segments.c.id == segment.id, segments.c.verb == segment.verb, segments.c.state == segment.state
+        seen = {"its_id": segment.id, "seen_verb": segment.verb, "seen_state": segment.state, "moment": moment}
         with self._database.transaction() as connection:
-            taken = sa.update(segments).where(*seen).values(state=RUNNING, updated_at=moment)
-            if segment.ended or connection.execute(taken).rowcount == 0:
+            if segment.ended or connection.execute(_taking(), seen).rowcount == 0:
                 raise busy
             row = {"epoch": segment.epoch + 1, "owner": owner, "touched_at": moment}
             if segment.epoch == 0:
                 try:
-                    connection.execute(sa.insert(claims).values(subject=segment.id, **row))
+                    connection.execute(sa.insert(claims), {"subject": segment.id, **row})
                 except sa.exc.IntegrityError:
                     raise busy from None
             else:
@@ -220,3 +225,23 @@ class SegmentRepository:
         values = dict(row._mapping)
         touched_at = values.pop("touched_at")
         return Segment(**values, running=holds(values["owner"], touched_at, self._lease, self._database.clock.now()))
+
+
+@cache
+def _segments() -> sa.Select[Any]:
+    """With who is at work on them. This and what follows is put together once, as it is sent often."""
+    epoch = sa.func.coalesce(claims.c.epoch, 0).label("epoch")
+    query = sa.select(segments, claims.c.owner, epoch, claims.c.touched_at)
+    return query.outerjoin(claims, claims.c.subject == segments.c.id)
+
+
+@cache
+def _of_id() -> sa.Select[Any]:
+    return _segments().where(segments.c.id == sa.bindparam("its_id"))
+
+
+@cache
+def _taking() -> sa.Update:
+    seen = segments.c.verb == sa.bindparam("seen_verb"), segments.c.state == sa.bindparam("seen_state")
+    taking = sa.update(segments).where(segments.c.id == sa.bindparam("its_id"), *seen)
+    return taking.values(state=RUNNING, updated_at=sa.bindparam("moment"))

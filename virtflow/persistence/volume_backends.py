@@ -66,6 +66,15 @@ class BackendRepository:
             raise NotFound(kind="volume backend", name=name)
         return found[0]
 
+    def is_shared(self, name: str) -> bool:
+        """Whether it serves other hosts than its own. NotFound."""
+        query = sa.select(backends.c.capabilities).where(backends.c.name == name)
+        with self._database.connect() as connection:
+            found = connection.execute(query).first()
+        if found is None:
+            raise NotFound(kind="volume backend", name=name)
+        return bool(found.capabilities.get("shared"))
+
     def list(self, names: Sequence[str] | None = None, host: str | None = None) -> Sequence[Backend]:
         """By name."""
         query = sa.select(backends).order_by(backends.c.name)

@@ -341,7 +341,7 @@ def reachable_host(
     not do.
     """
     for each in moved:
-        if volume_backends.get(each["backend"]).capabilities.get("shared"):
+        if volume_backends.is_shared(each["backend"]):
             continue
         reason = f"volume {each['name']} can only be reached on {each['host']}"
         if each["host"] in excluded:

@@ -200,7 +200,7 @@ def volume_fields(request: Mapping[str, Any], wanted: Volumes, volume_backends: 
     if not wanted:
         return {}
     there = [each for each in wanted if each["id"] is not None]
-    only = {each["host"] for each in there if not volume_backends.get(each["backend"]).capabilities.get("shared")}
+    only = {each["host"] for each in there if not volume_backends.is_shared(each["backend"])}
     if request["host"] is not None:
         only.add(request["host"])
     if len(only) > 1:

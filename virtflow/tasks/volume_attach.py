@@ -323,7 +323,7 @@ def not_there(instance_uuid: str, host: str, instances: Any) -> str | None:
 def check_reachable(volume: Mapping[str, Any], host: str, volume_backends: Any, *, field: str) -> None:
     """Raise InvalidRequest when an instance on this host cannot have the volume, because its backend does not serve
     other hosts."""
-    if volume["host"] == host or volume_backends.get(volume["backend"]).capabilities.get("shared"):
+    if volume["host"] == host or volume_backends.is_shared(volume["backend"]):
         return
     reason = f"is on host {host}, and volume {volume['name']} can only be reached on {volume['host']}"
     raise InvalidRequest(field=field, reason=reason)

@@ -1,4 +1,4 @@
-"""Waiting for verdicts: one look of a process for all that wait in it."""
+"""Waiting for verdicts: who is told of one wakes at once, and there is one look of a process for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from virtflow.engine.answers import Answers
 from virtflow.errors import DatabaseError
+from virtflow.persistence.job_news import JobNews
+from virtflow.persistence.posting import answer_topic
 
 _PATIENCE = 30.0
 
@@ -29,7 +31,7 @@ class Verdicts:
 
 def test_who_waits_is_woken_by_the_verdict_of_his_segment_alone() -> None:
     verdicts: Any = Verdicts()
-    answers = Answers(verdicts)
+    answers = Answers(verdicts, JobNews())
     with answers.expecting("one") as one, answers.expecting("two") as two:
         verdicts.known.add("two")
         assert two.wait(_PATIENCE)
@@ -41,7 +43,7 @@ def test_who_waits_is_woken_by_the_verdict_of_his_segment_alone() -> None:
 def test_a_database_that_is_away_for_a_moment_is_asked_again() -> None:
     verdicts: Any = Verdicts()
     verdicts.failures, verdicts.known = 2, {"one"}
-    answers = Answers(verdicts)
+    answers = Answers(verdicts, JobNews())
     with answers.expecting("one") as one:
         assert one.wait(_PATIENCE)
     answers.close()
@@ -49,7 +51,7 @@ def test_a_database_that_is_away_for_a_moment_is_asked_again() -> None:
 
 def test_nobody_is_asked_while_nobody_waits_and_closing_wakes_who_does() -> None:
     verdicts: Any = Verdicts()
-    answers = Answers(verdicts)
+    answers = Answers(verdicts, JobNews())
     with answers.expecting("one"):
         closing = threading.Thread(target=answers.close)
         closing.start()
@@ -64,7 +66,7 @@ def test_nobody_is_asked_while_nobody_waits_and_closing_wakes_who_does() -> None
 
 def test_a_wait_that_was_answered_and_goes_on_is_answered_again() -> None:
     verdicts: Any = Verdicts()
-    answers = Answers(verdicts)
+    answers = Answers(verdicts, JobNews())
     with answers.expecting("one") as one:
         for _ in range(3):
             verdicts.known.add("one")
@@ -72,3 +74,17 @@ def test_a_wait_that_was_answered_and_goes_on_is_answered_again() -> None:
             verdicts.known.clear()
             one.clear()
     answers.close()
+
+
+def test_who_waits_is_woken_by_what_is_told_and_nobody_else() -> None:
+    verdicts: Any = Verdicts()
+    news = JobNews()
+    answers = Answers(verdicts, news)
+    with answers.expecting("one") as one, answers.expecting("two") as two:
+        news.tell(answer_topic("two"))
+        news.tell(answer_topic("of another process"))
+        assert two.is_set()
+        assert not one.is_set()
+    answers.close()
+    news.tell(answer_topic("one"))
+    assert news.mark(["one", answer_topic("one")]) == 0, "answers are counted as jobs"

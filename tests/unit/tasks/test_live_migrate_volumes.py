@@ -133,7 +133,7 @@ def lock(connection: Mapping[str, Any], wanted: str | None = None, *, at: str, s
         SimpleNamespace(ports=lambda **_given: []),
         SimpleNamespace(get=lambda _volume: volume),
         SimpleNamespace(list=lambda **_given: [row]),
-        SimpleNamespace(get=lambda _backend: SimpleNamespace(capabilities={"shared": shared})),
+        SimpleNamespace(is_shared=lambda _backend: shared),
     )
     return dict(zip(task.default_provides, recorded, strict=True))
 

@@ -246,7 +246,7 @@ def test_a_volume_that_is_reached_in_another_way_by_now_is_not_given_to_the_old_
 
 
 def backends(*, shared: bool) -> Any:
-    return SimpleNamespace(get=lambda _name: SimpleNamespace(capabilities={"shared": shared}))
+    return SimpleNamespace(is_shared=lambda _name: shared)
 
 
 INSTANCE: Any = SimpleNamespace(uuid="i", name="web1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -13,16 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from virtflow.persistence.changes import SqliteChanges
 from virtflow.persistence.database import Database
 from virtflow.persistence.job_news import JobNews
 from virtflow.persistence.job_statements import CHANNEL
 
 _LONGEST_SLEEP = 5.0
 """Seconds after which who sleeps looks again whatever happens: a connection can be cut without either end noticing."""
-
-_SHORTEST_PAUSE = 0.02
-_LONGEST_PAUSE = 0.25
-"""Seconds between two looks where nobody notifies, while jobs keep coming and when there were none for a while."""
 
 _RECONNECT_PAUSE = 0.1
 _LONGEST_RECONNECT_PAUSE = 5.0
@@ -31,7 +27,8 @@ _LONGEST_RECONNECT_PAUSE = 5.0
 class Listening:
     """MariaDB, and what the others have in common: wakes at once for postings of this process, and looks often."""
 
-    longest_pause = _LONGEST_PAUSE
+    shortest_pause, longest_pause = 0.02, 0.25
+    """Seconds between two looks, while jobs keep coming and when there were none for a while."""
 
     def __init__(self, database: Database, news: JobNews) -> None:
         self._database = database
@@ -54,58 +51,31 @@ class Listening:
 
     def _pause(self) -> float:
         """Longer the longer there was nothing."""
-        return min(_SHORTEST_PAUSE * 1.2**self._slept_for_nothing, self.longest_pause)
+        return min(self.shortest_pause * 1.2**self._slept_for_nothing, self.longest_pause)
 
 
 class SqliteListening(Listening):
-    """Watches ``PRAGMA data_version``, which another process's commit changes: microseconds, and no query."""
+    """Looks often whether another process has committed anything, which costs next to nothing."""
 
-    longest_pause = 0.1
+    longest_pause = 0.02
 
     def __init__(self, database: Database, news: JobNews) -> None:
         super().__init__(database, news)
-        self._lock = threading.Lock()
-        self._connection: Any = None
-        self._version: int | None = None
-        self._changes = 0
+        self._changes = SqliteChanges(database)
 
     def mark(self, topics: Sequence[str]) -> int:
-        self._look()
-        return self._changes + self._news.mark(topics)
+        return self._changes.count() + self._news.mark(topics)
 
     def sleep(self, topics: Sequence[str], mark: int, seconds: float) -> None:
         deadline = time.monotonic() + min(seconds, _LONGEST_SLEEP)
         while (left := deadline - time.monotonic()) > 0:
-            self._look()
-            if self._news.wait(topics, mark - self._changes, min(left, self._pause())):
+            if self._news.wait(topics, mark - self._changes.count(), min(left, self._pause())):
                 self._slept_for_nothing = 0
                 return
             self._slept_for_nothing += 1
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    def _look(self) -> None:
-        """Count a change if there was a commit of another connection since the last look."""
-        with self._lock:
-            try:
-                version = self._data_version()
-            except (sa.exc.SQLAlchemyError, sqlite3.Error):
-                version = None  # the query that follows says why
-            if version is None or version != self._version:
-                self._version = version
-                self._changes += 1
-
-    def _data_version(self) -> int:
-        if self._connection is None:
-            fairy = self._database.engine.raw_connection()
-            self._connection = fairy.driver_connection
-            fairy.detach()
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
+        self._changes.close()
 
 
 class PostgresListening(Listening):
