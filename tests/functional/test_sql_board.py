@@ -23,7 +23,7 @@ from virtflow.persistence.database import Database
 from virtflow.persistence.job_news import news_of
 from virtflow.persistence.models.jobs import jobs
 from virtflow.persistence.recorder import Recorder, Statements
-from virtflow.persistence.segments import SegmentStatements
+from virtflow.persistence.segments import Segment, SegmentStatements
 from virtflow.persistence.writer import Writer
 from virtflow.worker.boards.board import OPERATIONS, Posting
 from virtflow.worker.boards.sql import SqlBoard
@@ -45,6 +45,12 @@ def mariadb_server() -> Iterator[lab_mariadb.MariaDB]:
 
 def posting() -> Posting:
     return Posting(OPERATIONS, str(uuid.uuid4()))
+
+
+def segment(asked_at: int) -> Segment:
+    fields = {"operation": str(uuid.uuid4()), "kind": "spawn.host", "host": "h1", "verb": segments.RUN, "debts": 0}
+    answer = {"state": segments.REQUESTED, "inputs": {}, "outputs": None, "error": None, "retry_elsewhere": True}
+    return Segment(id=str(uuid.uuid4()), **fields, **answer, created_at=asked_at, updated_at=asked_at)
 
 
 def run_unit_tests(url: str, **environment: str) -> None:
@@ -103,13 +109,20 @@ def test_a_verdict_wakes_who_waits_elsewhere_by_a_notification(fresh_postgres_ur
     assert not board.wait(TOPICS, 0.5)  # by now it listens
     answers = Answers(SimpleNamespace(ended=lambda _segments: set()), news_of(parent))
     recorder, statements = Recorder(writer, Statements(writer), None), SegmentStatements(writer)
-    one, other = str(uuid.uuid4()), str(uuid.uuid4())
-    with answers.expecting(one) as answered, answers.expecting(other) as put_down:
-        statements.answer(recorder, other, segments.REQUESTED)
-        statements.answer(recorder, one, segments.DONE, outputs={})
+    now = host.clock.now()
+    short, put_down, long = segment(now), segment(now), segment(now - 3_000_000)
+    with (
+        answers.expecting(short.id) as heard,
+        answers.expecting(put_down.id) as nothing,
+        answers.expecting(long.id) as late,
+    ):
+        statements.answer(recorder, put_down, segments.REQUESTED)
+        statements.answer(recorder, long, segments.DONE, outputs={})
+        statements.answer(recorder, short, segments.DONE, outputs={})
         recorder.flush()
-        assert answered.wait(30)
-        assert not put_down.is_set()
+        assert heard.wait(30)
+        assert not nothing.is_set()
+        assert not late.is_set(), "every worker was woken for what nobody waits for impatiently"
     answers.close()
     board.close()
     writer.close()

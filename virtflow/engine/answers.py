@@ -36,12 +36,12 @@ class Answers:
         self._segments = segments
         self._news = news
         self._changes = changes
-        news.expect(self._tell)
         self._waiting: dict[str, threading.Event] = {}
         self._changed = threading.Condition()
         self._asked = 0
         self._closed = False
         self._thread: threading.Thread | None = None
+        news.expect(self._tell)
 
     @contextmanager
     def expecting(self, segment: str) -> Iterator[threading.Event]:

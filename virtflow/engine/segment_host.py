@@ -43,13 +43,13 @@ def _run(core: EngineCore, run: OperationRun, segment: Segment) -> None:
     error = core.advance(run, driver)
     answer = core.segment_statements.answer
     if left_unfinished(run, driver, error):
-        answer(run.recorder, segment.id, segments.REQUESTED)
+        answer(run.recorder, segment, segments.REQUESTED)
     elif driver.finished:
-        answer(run.recorder, segment.id, segments.DONE, outputs=driver.results())
+        answer(run.recorder, segment, segments.DONE, outputs=driver.results())
     else:
         elsewhere = bool(getattr(error, "retry_elsewhere", True)) and not run.cancel.is_set()
         told = run.first_failure or "it was taken back before it had got anywhere"
-        answer(run.recorder, segment.id, segments.FAILED, error=told, retry_elsewhere=elsewhere, debts=run.debts)
+        answer(run.recorder, segment, segments.FAILED, error=told, retry_elsewhere=elsewhere, debts=run.debts)
     run.recorder.flush()
 
 
@@ -58,9 +58,9 @@ def _undo(core: EngineCore, run: OperationRun, segment: Segment) -> None:
     error = None if driver is None else core.advance(run, driver)
     answer = core.segment_statements.answer
     if driver is not None and left_unfinished(run, driver, error):
-        answer(run.recorder, segment.id, segments.REQUESTED)
+        answer(run.recorder, segment, segments.REQUESTED)
     else:
         debts = pay_flow_debts(run, core.templates, core.ledger, segment.id)
         ledger.record_payment(run.recorder, run.ledger, segment.id, segment.kind)
-        answer(run.recorder, segment.id, segments.UNDONE, debts=debts)
+        answer(run.recorder, segment, segments.UNDONE, debts=debts)
     run.recorder.flush()

@@ -33,6 +33,10 @@ UNDONE = "UNDONE"
 ENDED = (DONE, FAILED, UNDONE)
 UNANSWERED = (REQUESTED, RUNNING)
 
+_SHORT = 2_000_000
+"""Microseconds. Of the end of what took longer PostgreSQL is not asked to tell: it wakes every worker that there is for
+each word, and whoever waits looks often enough for that to make no difference."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -131,7 +135,7 @@ class SegmentStatements:
     def answer(
         self,
         recorder: Recorder,
-        segment: str,
+        segment: Segment,
         state: str,
         *,
         outputs: Mapping[str, Any] | None = None,
@@ -139,14 +143,17 @@ class SegmentStatements:
         retry_elsewhere: bool = True,
         debts: int = 0,
     ) -> None:
-        """Record the verdict, or that the segment was put down, in the recorder's next commit; its claim is free."""
-        plain = None if outputs is None else encode(dict(outputs))
-        recorder.also(self._answer, (state, plain, error, retry_elsewhere, debts, self._clock.now(), segment))
-        recorder.also(self._release, (segment,))
+        """Record the verdict, or that the segment was put down, in the recorder's next commit; its claim is free.
+
+        ``segment`` is as it was asked for.
+        """
+        plain, at = None if outputs is None else encode(dict(outputs)), self._clock.now()
+        recorder.also(self._answer, (state, plain, error, retry_elsewhere, debts, at, segment.id))
+        recorder.also(self._release, (segment.id,))
         if state in ENDED:
-            if self._notify is not None:
-                recorder.also(self._notify, (answer_topic(segment),))
-            recorder.after_commit(self._news.tell, answer_topic(segment))
+            if self._notify is not None and at - segment.updated_at < _SHORT:
+                recorder.also(self._notify, (answer_topic(segment.id),))
+            recorder.after_commit(self._news.tell, answer_topic(segment.id))
 
 
 class SegmentRepository:
