@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.volumes.daemon import answering
 from virtflow.cli.finding import INFO, MISSING, OK
 from virtflow.cli.volume_checks import lvm, volume_server
 from virtflow.config import Config, load
@@ -47,22 +48,30 @@ def test_a_host_that_serves_no_volumes_needs_no_server() -> None:
     assert lvm(config()).detail == "no volume backend uses it"
 
 
-def test_tgtd_has_to_be_installed_to_run_and_to_listen_where_hosts_look_for_it(program: Program, portal: int) -> None:
+def test_tgtd_has_to_be_installed_to_run_and_to_listen_where_hosts_look_for_it(
+    program: Program, portal: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     serving = config(export="tgt", iscsi_port=str(portal), tgt_control="7")
     assert volume_server(serving).fix == "apt-get install tgt"
-    program("tgtadm", "exit 107")
+    program("tgtadm")
     down = volume_server(serving)
     assert (down.status, down.detail) == (MISSING, "a running tgtd with control port 7 is missing")
-    program("tgtadm", "exit 0")
-    here = volume_server(serving)
+    with answering(tmp_path, monkeypatch, 7):
+        here = volume_server(serving)
     assert (here.status, here.fix) == (INFO, "set [volumes] export_address")
+    with answering(tmp_path, monkeypatch, 7, b""):
+        shut_out = volume_server(serving)
+    assert (shut_out.status, shut_out.fix) == (MISSING, "run virtflow as root")
 
 
-def test_tgtd_that_listens_elsewhere_is_told_where(program: Program) -> None:
+def test_tgtd_that_listens_elsewhere_is_told_where(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    program("tgtadm", "exit 0")
-    found = volume_server(config(export="tgt", iscsi_port=str(port)))
+    program("tgtadm")
+    with answering(tmp_path, monkeypatch, 0):
+        found = volume_server(config(export="tgt", iscsi_port=str(port)))
     assert found.status == MISSING
     assert found.fix.endswith(f"--op new --mode portal --param portal=127.0.0.1:{port}")
 

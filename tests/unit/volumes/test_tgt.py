@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import socket
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.unit.volumes.daemon import answering
 from virtflow.errors import HostLacks, VolumeError, VolumeServerFailed
 from virtflow.volumes.driver import Reach
 from virtflow.volumes.exports import tgt_daemon
@@ -99,24 +98,9 @@ def test_a_path_that_would_be_misread_is_refused_before_the_daemon_is_asked(tmp_
 def test_what_goes_wrong_at_the_socket_is_said(
     answered: bytes | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tgt_daemon, "_SOCKET", str(tmp_path / "socket.{}"))
     monkeypatch.setattr(tgt_daemon, "_SECONDS", 0.2)
-
-    def answer(listener: socket.socket) -> None:
-        with listener.accept()[0] as connection:
-            connection.recv(1 << 12)
-            if answered is None:
-                connection.recv(1)  # until whoever asked goes away
-            else:
-                connection.sendall(answered)
-
-    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
-        listener.bind(str(tmp_path / "socket.7"))
-        listener.listen()
-        answering = threads.submit(answer, listener)
-        with pytest.raises(VolumeServerFailed, match=told):
-            TgtDaemon(7).targets()
-        answering.result()
+    with answering(tmp_path, monkeypatch, 7, answered), pytest.raises(VolumeServerFailed, match=told):
+        TgtDaemon(7).targets()
     with pytest.raises(HostLacks, match="control port 7"):
         TgtDaemon(7).targets()
 

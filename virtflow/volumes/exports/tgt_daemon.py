@@ -142,8 +142,10 @@ class TgtDaemon:
             connection.settimeout(_SECONDS)
             try:
                 connection.connect(_SOCKET.format(self._control))
-            except OSError as error:
+            except (FileNotFoundError, ConnectionRefusedError) as error:
                 raise self._absent() from error
+            except OSError as error:
+                raise _failed(op, about, error.strerror or str(error)) from error
             try:
                 connection.sendall(request + text)
                 refused, whole = _RESPONSE.unpack(_received(connection, _RESPONSE.size))
