@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from virtflow.cli.command import Lister, ShowOne, row
 from virtflow.cli.requesting import Output
 from virtflow.cli.usage import key_value
+from virtflow.errors import NotFound
 
 if TYPE_CHECKING:
-    from virtflow.persistence.volume_backends import Backend, BackendRepository
+    from collections.abc import Sequence
+
+    from virtflow.persistence.volume_backends import Backend
 
 _COLUMNS = ("name", "driver", "zone", "enabled", "total_gib", "allocated_gib", "free_gib")
 _SHOWN = (*_COLUMNS, "host", "capabilities", "updated_at")
@@ -22,7 +25,7 @@ class ListBackends(Lister):
     examples = ("virtflow volume backend list",)
 
     def take_action(self, parsed_args: argparse.Namespace) -> Output:  # noqa: ARG002
-        return _COLUMNS, [row(_plain(each), _COLUMNS) for each in _backends(self).list()]
+        return _COLUMNS, [row(_plain(each), _COLUMNS) for each in _known(self)]
 
 
 class ShowBackend(ShowOne):
@@ -36,7 +39,10 @@ class ShowBackend(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Output:
-        return _SHOWN, row(_plain(_backends(self).get(parsed_args.name)), _SHOWN)
+        found = next((each for each in _known(self) if each.name == parsed_args.name), None)
+        if found is None:
+            raise NotFound(kind="volume backend", name=parsed_args.name)
+        return _SHOWN, row(_plain(found), _SHOWN)
 
 
 class ListTypes(Lister):
@@ -79,13 +85,12 @@ class CreateType(ShowOne):
         return ("name", "capabilities"), [found.name, dict(found.capabilities)]
 
 
-def _backends(command: Lister | ShowOne) -> BackendRepository:
-    """With what this host's own are like now."""
+def _known(command: Lister | ShowOne) -> Sequence[Backend]:
+    """Without workers with what this host's own are like now."""
     from virtflow.engine.services import Services
-    from virtflow.persistence.volume_backends import BackendRepository
 
-    Services(command.context.config, command.context.database)["backend_choice"].register_own()
-    return BackendRepository(command.context.database)
+    found: Sequence[Backend] = Services(command.context.config, command.context.database)["backend_choice"].known()
+    return found
 
 
 def _plain(backend: Backend) -> dict[str, Any]:

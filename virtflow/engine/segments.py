@@ -74,7 +74,8 @@ class Segments:
     def undo(self, segment: str, host: str, place: str = "") -> None:
         """Take back whatever the segment has made; nothing there: nothing to do.
 
-        Where its host is down it becomes a debt, and the host is asked to pay it when it returns.
+        Where its host is down it becomes a debt, and the host is asked to pay it when it returns, unless the host had
+        never begun with it.
         """
         identity = self.identity(segment, host, place)
         found = self._handed_over(identity, host)
@@ -104,6 +105,12 @@ class Segments:
                 down = str(error)
             else:
                 return
+        # What the host was asked for before is taken from it by now: what has no flow cannot get one any more.
+        if FlowDriver.load(self._run, self._core.templates, identity) is None:
+            found = self._core.segments.get(identity)
+            self._core.segment_statements.answer(self._run.recorder, found, segments.UNDONE)
+            self._run.recorder.flush()
+            return
         self._owe(identity, segment, host, down)
 
     def finished(self, segment: str, host: str, place: str = "") -> bool:

@@ -103,12 +103,14 @@ def _backend_choice(config: Config, services: Mapping[str, Any]) -> Any:
     return BackendChoice(
         load_scheduler(options.filters, options.weighers, multipliers),
         services["volume_backends"],
+        services["hosts"],
         services["decisions"],
         services["volume_drivers"],
         services["settings"],
-        ChoiceLimits(options.max_attempts),
+        ChoiceLimits(options.max_attempts, config.worker.host_down_after),
         ratio=options.ratio,
         capacity_gib=options.capacity_gib,
+        workers=config.engine.mode == "workers",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from taskflow import retry
 
 from virtflow.errors import NoValidBackend
 from virtflow.persistence.decisions import DecisionRepository
+from virtflow.persistence.hosts import HostRepository
 from virtflow.persistence.volume_backends import Backend, BackendRepository
 from virtflow.scheduler import Amounts, Considered, Decision, HostState, RequestSpec, Scheduler
 from virtflow.tasks.base import Intent, Task
@@ -25,14 +26,16 @@ _OUT_OF_REACH = "out of reach: the operation runs without workers"
 class BackendChoice:
     """Brings together the scheduler, the backends as they are registered, and the decisions that were made.
 
-    To a filter or weigher a backend is a host that has nothing but disk. ``ratio`` is how many GiB may be allocated per
-    GiB of a backend, ``capacity_gib`` (unless 0) says it outright.
+    To a filter or weigher a backend is a host that has nothing but disk, and it is down where its host is. ``ratio`` is
+    how many GiB may be allocated per GiB of a backend, ``capacity_gib`` (unless 0) says it outright. ``workers``: those
+    of the hosts have told what backends there are; otherwise this process tells of its own.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
         backends: BackendRepository,
+        hosts: HostRepository,
         decisions: DecisionRepository,
         drivers: VolumeDrivers,
         settings: Any,
@@ -40,14 +43,17 @@ class BackendChoice:
         *,
         ratio: float,
         capacity_gib: int,
+        workers: bool,
     ) -> None:
         self._scheduler = scheduler
         self._backends = backends
+        self._hosts = hosts
         self._decisions = decisions
         self._drivers = drivers
         self._settings = settings
         self._ratio = ratio
         self._capacity_gib = capacity_gib
+        self._workers = workers
         self.limits = limits
 
     def choose(
@@ -72,6 +78,12 @@ class BackendChoice:
         """Of each attempt so far, in order: the backend that was chosen, and the alternates."""
         return [(each.chosen, each.document["alternates"]) for each in self._decisions.of_operation(operation)]
 
+    def known(self) -> Sequence[Backend]:
+        """All backends; without workers this host's are among them."""
+        if not self._workers:
+            self.register_own()
+        return self._backends.list()
+
     def register_own(self) -> None:
         """Tell the database what this host's backends are, and how much room they have."""
         for name, driver_name in self._drivers.names().items():
@@ -89,7 +101,6 @@ class BackendChoice:
             )
 
     def _select(self, spec: Mapping[str, Any], tried: Mapping[str, str], seed: str, only: str | None) -> Decision:
-        self.register_own()
         wanted = RequestSpec(
             wanted=Amounts(disk_gib=spec["size_gib"]),
             zone=spec["zone"],
@@ -98,8 +109,10 @@ class BackendChoice:
             tried=tried,
             for_host=spec.get("for_host"),
         )
-        known = self._backends.list()
-        states = [_state(each) for each in known if only in (None, each.host)]
+        known = self.known()
+        within = [each for each in known if only in (None, each.host)]
+        down = self._down(each.host for each in within)
+        states = [_state(each, down.get(each.host)) for each in within]
         decision = self._scheduler.select(wanted, states, seed=seed, alternates=self.limits.max_attempts - 1)
         if decision.chosen is not None:
             return decision
@@ -109,14 +122,27 @@ class BackendChoice:
         )
         return replace(decision, considered=decision.considered + out_of_reach)
 
+    def _down(self, names: Iterable[str]) -> dict[str, str]:
+        """Why those of these hosts that are down count so; this process is on its own host, and alive."""
+        others = sorted(set(names) - {self._settings.host})
+        if not others:
+            return {}
+        records, at = {each.name: each for each in self._hosts.list(others)}, self._hosts.now()
+        why = {
+            name: records[name].down(self.limits.down_after, at) if name in records else "it was never registered"
+            for name in others
+        }
+        return {name: reason for name, reason in why.items() if reason is not None}
 
-def _state(backend: Backend) -> HostState:
+
+def _state(backend: Backend, down: str | None) -> HostState:
     return HostState(
         name=backend.name,
         capacity=Amounts(disk_gib=backend.total_gib),
         used=Amounts(disk_gib=backend.allocated_gib),
         zone=backend.zone,
         enabled=backend.enabled,
+        down=down,
         capabilities=backend.capabilities,
         host=backend.host,
     )

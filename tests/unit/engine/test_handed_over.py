@@ -273,9 +273,19 @@ def expire(runner: Runner, identity: str) -> None:
 def test_a_host_that_goes_down_before_its_guest_could_run_is_given_up_and_owes_what_it_made(
     pair: Pair, make_runner: MakeRunner, board: Board, world: World
 ) -> None:
-    front, _host = pair(registry_ := flows(Make("disk"), Make("start"), guards=("start",)))
+    reached, go_on = threading.Event(), threading.Event()
+
+    def pause(_world: World, _activity: Any) -> None:
+        reached.set()
+        assert go_on.wait(20)
+
+    front, host = pair(registry_ := flows(Make("disk"), Call("pause", pause), Make("start"), guards=("start",)))
     parent = Parent(lambda: front.run(ToyRequest()))
     identity = board.segment()
+    zombie = Parent(lambda: host.run_segment(identity))
+    assert reached.wait(10)
+    host.core.watcher.close()  # a process that was stopped gives no sign of life
+    expire(front, identity)
     host_state(front, "h1", "DOWN")
     parent.end()
     operation = front.operations.get("1")
@@ -283,6 +293,10 @@ def test_a_host_that_goes_down_before_its_guest_could_run_is_given_up_and_owes_w
     assert "segment failed on host h1: no heartbeat of host h1 since" in str(operation.error)
     (debt,) = front.ledger.debts(operation.id)
     assert (debt.kind, debt.host, debt.identity) == ("segment", "h1", identity)
+    go_on.set()
+    zombie.end()
+    assert isinstance(zombie.raised, StaleEpoch)
+    assert world.things == {"disk"}
     # It returns: what it was asked for meanwhile comes first.
     host_state(front, "h1", "UP")
     returned = make_runner(registry_, dispatch=board, host="h1")
@@ -290,6 +304,27 @@ def test_a_host_that_goes_down_before_its_guest_could_run_is_given_up_and_owes_w
     returned.run_segment(identity)
     assert returned.carry_on("1").outcome == ops.REVERTED
     assert front.ledger.debts(operation.id) == []
+    assert world.things == set()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["down", "unknown"])
+def test_a_host_that_had_never_begun_owes_nothing(
+    known: bool, pair: Pair, make_runner: MakeRunner, board: Board, world: World
+) -> None:
+    front, _host = pair(registry_ := flows(Make("disk"), Make("start"), guards=("start",)))
+    parent = Parent(lambda: front.run(ToyRequest()))
+    identity = board.segment()
+    if known:
+        host_state(front, "h1", "DOWN")
+    else:
+        with front.database.transaction() as connection:
+            connection.execute(sa.delete(hosts).where(hosts.c.name == "h1"))
+    parent.end()
+    operation = front.operations.get("1")
+    assert (operation.outcome, operation.debts) == (ops.REVERTED, 0)
+    assert front.core.segments.waiting("h1") == []
+    late = make_runner(registry_, dispatch=board, host="h1").run_segment(identity)
+    assert late.state == segments.UNDONE
     assert world.things == set()
 
 
