@@ -81,8 +81,12 @@ class DeltaCache:
         """Remove what is unfinished of a delta that nobody works on any more, for now or for good."""
         path = self.path(image_id)
         with storage_errors("clear", self._base_dir), hold_if_free(self._lock(image_id)) as held:
-            for suffix in (names.PART, names.CONVERTED, names.SIDECAR_STAGED) if held else ():
+            if not held:
+                return
+            for suffix in (names.PART, names.CONVERTED, names.SIDECAR_STAGED):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
+            if not path.exists():  # what is known of it is published first
+                sidecar(path).unlink(missing_ok=True)
 
     def _lock(self, image_id: str) -> Path:
         return self._locks_dir / f"base-{names.base_name(image_id)}"

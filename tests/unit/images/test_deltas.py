@@ -372,3 +372,24 @@ def test_another_disk_in_its_place_is_refused(host: Host) -> None:
     plan.path.write_bytes(b"somebody's disk")
     with pytest.raises(HostStorageError, match="another disk"):
         make_disk_from_delta(plan, delta, base, QemuImg())
+
+
+def test_what_is_known_of_a_delta_that_was_never_published_is_abandoned_with_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = host.snapshot(host.changes())
+
+    def killed(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("virtflow.images.deltas.publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.deltas.fetch(record, host.catalog)
+    known = f"{names.base_name(record.id)}.delta.json"
+    assert known in files_of(host)
+    host.deltas.abandon(record.id)
+    assert files_of(host) == set()
+    host.deltas.fetch(record, host.catalog)
+    host.deltas.abandon(record.id)
+    assert known in files_of(host), "it is of a delta that is there"
