@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 from virtflow.cli.command import Lister, ShowOne, row
 from virtflow.cli.requesting import Output
 from virtflow.cli.usage import key_value
-from virtflow.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from virtflow.persistence.volume_backends import Backend
+    from virtflow.persistence.volume_backends import Backend, BackendRepository
 
 _COLUMNS = ("name", "driver", "zone", "enabled", "total_gib", "allocated_gib", "free_gib")
 _SHOWN = (*_COLUMNS, "host", "capabilities", "updated_at")
@@ -25,7 +22,7 @@ class ListBackends(Lister):
     examples = ("virtflow volume backend list",)
 
     def take_action(self, parsed_args: argparse.Namespace) -> Output:  # noqa: ARG002
-        return _COLUMNS, [row(_plain(each), _COLUMNS) for each in _known(self)]
+        return _COLUMNS, [row(_plain(each), _COLUMNS) for each in _backends(self).list()]
 
 
 class ShowBackend(ShowOne):
@@ -39,10 +36,7 @@ class ShowBackend(ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Output:
-        found = next((each for each in _known(self) if each.name == parsed_args.name), None)
-        if found is None:
-            raise NotFound(kind="volume backend", name=parsed_args.name)
-        return _SHOWN, row(_plain(found), _SHOWN)
+        return _SHOWN, row(_plain(_backends(self).get(parsed_args.name)), _SHOWN)
 
 
 class ListTypes(Lister):
@@ -85,11 +79,13 @@ class CreateType(ShowOne):
         return ("name", "capabilities"), [found.name, dict(found.capabilities)]
 
 
-def _known(command: Lister | ShowOne) -> Sequence[Backend]:
+def _backends(command: Lister | ShowOne) -> BackendRepository:
     """Without workers with what this host's own are like now."""
     from virtflow.engine.services import Services
 
-    found: Sequence[Backend] = Services(command.context.config, command.context.database)["backend_choice"].known()
+    services = Services(command.context.config, command.context.database)
+    services["backend_choice"].refresh()
+    found: BackendRepository = services["volume_backends"]
     return found
 
 

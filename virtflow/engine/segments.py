@@ -109,6 +109,7 @@ class Segments:
         if FlowDriver.load(self._run, self._core.templates, identity) is None:
             found = self._core.segments.get(identity)
             self._core.segment_statements.answer(self._run.recorder, found, segments.UNDONE)
+            ledger.record_payment(self._run.recorder, self._run.ledger, identity, segment)
             self._run.recorder.flush()
             return
         self._owe(identity, segment, host, down)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -78,11 +78,10 @@ class BackendChoice:
         """Of each attempt so far, in order: the backend that was chosen, and the alternates."""
         return [(each.chosen, each.document["alternates"]) for each in self._decisions.of_operation(operation)]
 
-    def known(self) -> Sequence[Backend]:
-        """All backends; without workers this host's are among them."""
+    def refresh(self) -> None:
+        """Without workers, tell the database of this host's backends: nobody else does."""
         if not self._workers:
             self.register_own()
-        return self._backends.list()
 
     def register_own(self) -> None:
         """Tell the database what this host's backends are, and how much room they have."""
@@ -109,7 +108,8 @@ class BackendChoice:
             tried=tried,
             for_host=spec.get("for_host"),
         )
-        known = self.known()
+        self.refresh()
+        known = self._backends.list()
         within = [each for each in known if only in (None, each.host)]
         down = self._down(each.host for each in within)
         states = [_state(each, down.get(each.host)) for each in within]

@@ -35,10 +35,12 @@ def choice(database: Database, tmp_path: Path, mode: str) -> BackendChoice:
 
 
 def test_with_workers_who_asks_offers_nothing_of_his_own(database: Database, tmp_path: Path) -> None:
-    assert choice(database, tmp_path, "workers").known() == []
+    known = BackendRepository(database).list
+    choice(database, tmp_path, "workers").refresh()
     assert choice(database, tmp_path, "workers").choose(SPEC, "op", FIRST).chosen is None
-    assert [each.name for each in BackendRepository(database).list()] == []
-    assert [each.name for each in choice(database, tmp_path, "embedded").known()] == ["third@local"]
+    assert known() == []
+    choice(database, tmp_path, "embedded").refresh()
+    assert [each.name for each in known()] == ["third@local"]
 
 
 def test_a_backend_is_down_with_its_host(database: Database, tmp_path: Path) -> None:
