@@ -42,7 +42,7 @@ def cold_spawns(rounds: int) -> list[Target]:
                 ("the chain of one alone", f"{statistics.median(its['chain'] for its in measured):.2f}", ""),
                 ("eight at once", f"{statistics.median(its['together'] for its in measured):.2f}", f"{ratio:.2f}x"),
             ]
-            show(f"Cold spawns of an image of 512 MiB, {driver}", ("", "s", "to the chain"), rows)
+            show(f"Cold spawns of an image of {measured[0]['mib']} MiB, {driver}", ("", "s", "to the chain"), rows)
             downloads = max(its["downloads"] for its in measured)
             targets.append(Target(f"downloads by eight spawns at once, {driver}", downloads, 1, most=True))
             targets.append(
