@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 
@@ -57,6 +58,7 @@ def main() -> int:
     unknown = set(arguments.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped then, too
     targets = [t for name in arguments.names or BENCHMARKS for t in BENCHMARKS[name](arguments.rounds)]
     missed = [target for target in targets if not target.met]
     print(f"\n{len(targets) - len(missed)} of {len(targets)} targets are met")
