@@ -121,6 +121,7 @@ def simulate(available: Databases, setting: Setting) -> Cost:
                 client = time.process_time() - cpu
                 _await_all(database)
                 seconds, after = time.monotonic() - start, server.look()
+            _expect_successes(database, setting.operations)
     database.close()
     found = {name: after[name] - before[name] for name in after}
     each = 1000 / setting.operations
@@ -193,6 +194,15 @@ def _await_all(database: Database) -> None:
                 return
         time.sleep(0.1)
     raise SystemExit(f"the operations have not ended within {_PATIENCE:g} s")
+
+
+def _expect_successes(database: Database, count: int) -> None:
+    """What fails is cheap, and would be taken for fast."""
+    query = sa.select(sa.func.count()).where(operations.c.kind == "placed", operations.c.outcome == "SUCCESS")
+    with database.connect() as connection:
+        succeeded = connection.execute(query).scalar_one()
+    if succeeded != count:
+        raise SystemExit(f"{succeeded} of {count} operations succeeded")
 
 
 @contextmanager

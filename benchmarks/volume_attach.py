@@ -7,7 +7,6 @@ for the next start.
 
 from __future__ import annotations
 
-import base64
 import statistics
 import subprocess
 import tempfile
@@ -107,7 +106,7 @@ class _Bare:
             file.truncate(_GIB)
         secret = _SECRET.format(uuid=uuid.uuid4())
         disk = _DISK.format(iqn=_IQN, address=place.tgt.address, port=place.tgt.port, user=_USER)
-        for name, text in (("secret.xml", secret), ("disk.xml", disk)):
+        for name, text in (("secret.xml", secret), ("disk.xml", disk), ("password", _PASSWORD)):
             (self._directory / name).write_text(text)
         self._secret = secret.partition("<uuid>")[2].partition("</uuid>")[0]
 
@@ -121,7 +120,7 @@ class _Bare:
         self._tgtadm("--op", "bind", "--mode", "account", "--tid", tid, "--user", _USER)
         self._tgtadm("--op", "bind", "--mode", "target", "--tid", tid, "--initiator-address", "ALL")
         self._virsh("secret-define", str(self._directory / "secret.xml"))
-        self._virsh("secret-set-value", self._secret, "--base64", base64.b64encode(_PASSWORD.encode()).decode())
+        self._virsh("secret-set-value", self._secret, "--plain", "--file", str(self._directory / "password"))
         self._virsh("attach-device", self._guest, str(self._directory / "disk.xml"), "--live", "--config")
         seconds = time.perf_counter() - start
         self._virsh("detach-device", self._guest, str(self._directory / "disk.xml"), "--live", "--config")
