@@ -165,6 +165,7 @@ def _load(database: Database, table: sa.Table, rows: Iterator[Row]) -> None:
             with cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
+            _count_on(cursor, table)
         else:
             mark = "?" if database.dialect == "sqlite" else "%s"
             if database.dialect == "sqlite":
@@ -175,6 +176,14 @@ def _load(database: Database, table: sa.Table, rows: Iterator[Row]) -> None:
         connection.commit()
     finally:
         connection.close()
+
+
+def _count_on(cursor: Any, table: sa.Table) -> None:
+    """PostgreSQL does not notice that a number was taken which it has not given."""
+    column = table.autoincrement_column
+    if column is not None:
+        highest = f"SELECT coalesce(max({column.name}), 1) FROM {table.name}"
+        cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table.name}', '{column.name}'), ({highest}))")
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[Sequence[Row]]:

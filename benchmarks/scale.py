@@ -22,14 +22,11 @@ import sqlalchemy as sa
 
 from benchmarks import filling
 from benchmarks.databases import Databases, databases
-from benchmarks.scale_hosts import names
 from benchmarks.simulated import Simulated, configuration, registry
 from benchmarks.table import Target, show, show_targets
 from tests.lab.postgres import Postgres
 from virtflow.persistence import schema
-from virtflow.persistence.claim import owner_here
 from virtflow.persistence.database import Database
-from virtflow.persistence.hosts import HostRepository
 from virtflow.persistence.models.engine import operations
 from virtflow.worker.connecting import connect
 
@@ -37,7 +34,6 @@ _ROOT = Path(__file__).resolve().parent.parent
 _TICKS = 100
 """Of /proc, per second."""
 _PATIENCE = 240.0
-_CAPABILITIES = {"arch": "x86_64", "virt_types": ["kvm", "qemu"], "machines": ["pc", "q35"], "firmware": ["bios"]}
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,6 @@ def simulate(available: Databases, setting: Setting) -> Cost:
     schema.upgrade(database)
     if setting.past:
         filling.fill(database, setting.past)
-    register(database, setting.hosts)
     server = Server(available.server if setting.database == "PostgreSQL" else None, database)
     with tempfile.TemporaryDirectory(prefix="vfb-") as directory:
         hosts = (url, f"{directory}/hosts", "0", str(setting.hosts), str(setting.seconds))
@@ -177,12 +172,6 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ["0"] * 50
-
-
-def register(database: Database, count: int) -> None:
-    hosts = HostRepository(database)
-    for name in names(0, count):
-        hosts.register(name, 64, 524288, 40000, capabilities=_CAPABILITIES, worker=owner_here(name))
 
 
 def _await_all(database: Database) -> None:

@@ -23,7 +23,7 @@ from typing import TextIO
 
 import sqlalchemy as sa
 
-from benchmarks.scale import Server, cpu_of, register
+from benchmarks.scale import Server, cpu_of
 from tests.lab import postgres
 from virtflow.persistence import schema
 from virtflow.persistence.database import Database
@@ -124,7 +124,6 @@ def main() -> int:
         url = server.create_database()
         database = Database(url)
         schema.upgrade(database)
-        register(database, arguments.hosts)
         database.close()
         return _run(Campaign(server, url, arguments, stack), arguments, log)
 

@@ -26,6 +26,7 @@ from virtflow.worker.connecting import connect
 _THREADS = 64
 _BEAT = 15.0
 _SWEEP = 1.0
+_CAPABILITIES = {"arch": "x86_64", "virt_types": ["kvm", "qemu"], "machines": ["pc", "q35"], "firmware": ["bios"]}
 
 
 class Hosts:
@@ -62,6 +63,7 @@ class Hosts:
         core = copy.copy(self._runner.core)
         core.config = dataclasses.replace(core.config, host=name)
         core.owner = owner_here(name)
+        core.hosts.register(name, 64, 524288, 40000, capabilities=_CAPABILITIES, worker=core.owner)
         return core
 
     def _tell(self, topic: str | None) -> None:
@@ -73,7 +75,7 @@ class Hosts:
         """Keeps the board listening; what news were lost is found by looking at what waits."""
         while not self._stop.wait(_SWEEP):
             self._board._listening.mark([])  # type: ignore[attr-defined]
-            for job in self._board.jobs(limit=200):
+            for job in self._board.jobs(limit=10_000):
                 if job.state == "READY":
                     self._tell(job.topic)
 
@@ -90,7 +92,7 @@ class Hosts:
         while not self._stop.is_set():
             start = time.monotonic()
             for core in cores:
-                core.hosts.heartbeat(core.config.host, core.owner)
+                assert core.hosts.heartbeat(core.config.host, core.owner), "another process has registered the host"
                 if self._stop.wait(self._every / len(cores) / 2):
                     return
             self._stop.wait(max(0.0, self._every - (time.monotonic() - start)))

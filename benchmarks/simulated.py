@@ -119,6 +119,7 @@ def registry(seconds: float = 0.0, *, first: float = 0.0) -> Registry:
 def configuration(url: str, directory: str, host: str, **options: Any) -> Config:
     """Of a simulated host. ``options`` with two underscores between group and name."""
     overrides = {"database.url": url, "state_dir": directory, "host": host, "libvirt.virt_type": "qemu"}
+    overrides["engine.mode"] = "workers"  # or the one who decides would count as a host too
     return load(overrides=overrides | {name.replace("__", "."): value for name, value in options.items()}, env={})
 
 
