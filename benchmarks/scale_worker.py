@@ -6,7 +6,6 @@ Answers with its CPU seconds and commits when its input ends.
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 
@@ -15,7 +14,6 @@ from virtflow.worker.worker import Worker
 
 
 def main() -> None:
-    logging.disable(logging.WARNING)  # on SQLite the signs of life of so many hosts come late: they wait for the writer
     url, directory, threads, *rest = sys.argv[1:]
     chosen = {
         "worker__operation_threads": int(threads),
