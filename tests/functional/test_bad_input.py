@@ -494,7 +494,7 @@ def test_an_empty_database_on_a_server_says_what_to_do(desk: Desk, fresh_postgre
     ("setting", "value", "told"),
     [
         ("database__url", "nonsense", "[database] url"),
-        ("database__url", "oracle://x/y", "oracle"),
+        ("database__url", "oracle://x/y", "[database] url"),
         ("libvirt__virt_type", "xen", "[libvirt] virt_type"),
         ("instances__path", "a\nb", "[instances] path"),
         ("quota__vcpus", "many", "[quota] vcpus"),
@@ -503,8 +503,7 @@ def test_an_empty_database_on_a_server_says_what_to_do(desk: Desk, fresh_postgre
 )
 def test_an_option_that_makes_no_sense_is_named(desk: Desk, setting: str, value: str, told: str) -> None:
     answer = desk.spawn(**{setting: value})
-    refused(answer, answer.code, told)
-    assert answer.code in (1, USAGE)
+    refused(answer, USAGE, told)
 
 
 @pytest.mark.parametrize("option", ["instances__path", "secrets__key_file", "images__catalog"])

@@ -175,10 +175,7 @@ def _check_text(option: Option, text: str) -> None:
     pattern = option.spec.pattern
     if pattern and not re.fullmatch(pattern, text):
         shown = "" if option.spec.secret or "://" in text else f"{_one_line(text)!r} "
-        raise _refuse(option, f"{shown}does not look like {_WANTED.get(pattern.split('://')[0], 'a name')}")
-
-
-_WANTED = {"[a-z][a-z0-9+]*": "a database URL", "[a-z][a-z0-9+.-]*": "a libvirt URI", "https?": "an http(s) URL"}
+        raise _refuse(option, f"{shown}does not look like {option.spec.wanted}")
 
 
 def _refuse(option: Option, reason: object) -> ConfigurationError:

@@ -14,6 +14,7 @@ class MigrationOptions:
         "Address at which other hosts reach this host's libvirt and to which they send guests; unset takes the host's "
         "name.",
         pattern=r"[0-9A-Za-z][0-9A-Za-z.:-]{0,254}",
+        wanted="a host's name or address",
     )
     transport: str = option(
         "tls",

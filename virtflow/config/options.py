@@ -24,7 +24,8 @@ class DatabaseOptions:
     url: str = option(
         "sqlite:///$state_dir/virtflow.db",
         "SQLAlchemy URL of the database: sqlite, postgresql+psycopg or mysql+pymysql.",
-        pattern=r"[a-z][a-z0-9+]*://.*",
+        pattern=r"(sqlite|postgresql|mysql|mariadb)(\+[a-z0-9]+)?://.*",
+        wanted="a URL of sqlite, postgresql or mysql",
         credentials=True,
     )
     busy_timeout: float = option(
@@ -39,6 +40,7 @@ class LibvirtOptions:
         "libvirt connection URI. qemu:///embed?root=DIR runs libvirt's QEMU driver inside this process, without any "
         "daemon; qemu:///system is the host's libvirtd.",
         pattern=r"[a-z][a-z0-9+.-]*://.*",
+        wanted="a libvirt URI",
     )
     virt_type: str = option(
         "auto",
@@ -95,10 +97,16 @@ class ImagesOptions:
 @dataclass(frozen=True, kw_only=True)
 class GlanceOptions:
     endpoint: str | None = option(
-        None, "URL of the image service; unset takes it from Keystone's catalog.", pattern=r"https?://.+"
+        None,
+        "URL of the image service; unset takes it from Keystone's catalog.",
+        pattern=r"https?://.+",
+        wanted="an http(s) URL",
     )
     auth_url: str | None = option(
-        None, "URL of Keystone; unset means that no authentication is needed.", pattern=r"https?://.+"
+        None,
+        "URL of Keystone; unset means that no authentication is needed.",
+        pattern=r"https?://.+",
+        wanted="an http(s) URL",
     )
     username: str | None = option(None, "User name for Keystone.")
     password: str | None = option(None, "Password for Keystone.", secret=True)
@@ -213,8 +221,11 @@ class InjectionOptions:
         ("files",),
         "What must not fail (key, network, metadata, files, admin_password); the rest is a warning.",
         pattern=r"key|network|metadata|files|admin_password",
+        wanted="one of these",
     )
-    guestfs_backend: str = option("direct", "LIBGUESTFS_BACKEND for libguestfs.", pattern=r"[a-z][a-z0-9:/._-]{0,254}")
+    guestfs_backend: str = option(
+        "direct", "LIBGUESTFS_BACKEND for libguestfs.", pattern=r"[a-z][a-z0-9:/._-]{0,254}", wanted="a backend"
+    )
     guestfs_emulated: bool = option(False, "Never let libguestfs use /dev/kvm.")
 
     def items(self) -> tuple[str, ...]:
@@ -248,6 +259,7 @@ class NotificationsOptions:
         None,
         "Broker of the driver messaging, such as rabbit://user:password@host:5672/.",
         pattern=r"[a-z][a-z0-9+]*://.*",
+        wanted="a broker's URL",
         credentials=True,
     )
     topic: str = option(

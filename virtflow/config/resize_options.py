@@ -36,7 +36,11 @@ class ResizeOptions:
         "Address of this host to which other hosts send disks, and to which its rsync daemons are bound; unset takes "
         "what the host's name resolves to.",
         pattern=r"[0-9A-Za-z][0-9A-Za-z.:-]{0,254}",
+        wanted="a host's name or address",
     )
     ports: str = option(
-        "49300-49399", "TCP ports of this host's rsync daemons, FIRST-LAST.", pattern=r"[0-9]{1,5}-[0-9]{1,5}"
+        "49300-49399",
+        "TCP ports of this host's rsync daemons, FIRST-LAST.",
+        pattern=r"[0-9]{1,5}-[0-9]{1,5}",
+        wanted="FIRST-LAST",
     )

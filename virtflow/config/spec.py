@@ -19,6 +19,8 @@ class Spec:
     high: float | None = None
     choices: tuple[str, ...] | None = None
     pattern: str | None = None
+    wanted: str = "a name"
+    """What a text should look like that ``pattern`` refuses."""
     secret: bool = False
     credentials: bool = False
     """The value is a URL that may carry a password; the rest of it may be shown."""

@@ -37,6 +37,7 @@ class VolumesOptions:
         "iqn.2026-01.virtflow:",
         "What the names of iSCSI targets begin with; the volume's name follows.",
         pattern=r"iqn\.\d{4}-\d{2}\.[a-z0-9.-]+:[a-z0-9.:-]*",
+        wanted="the beginning of an iSCSI qualified name",
     )
     tgt_control: int = option(0, "Control port of the tgtd that serves volumes (its option -C).", low=0, high=65535)
     nbd_port_min: int = option(10809, "First of the ports for volumes that are served by NBD.", low=1, high=65535)

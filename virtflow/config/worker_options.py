@@ -19,6 +19,7 @@ class JobboardOptions:
         "Server of the board, such as redis://:password@host:6379/0, zookeeper://host1:2181,host2:2181 or "
         "etcd://host:2379; sql needs none.",
         pattern=r"[a-z][a-z0-9+]*://.*",
+        wanted="a board's URL",
         credentials=True,
     )
     namespace: str = option(

@@ -171,6 +171,21 @@ def test_secrets_are_not_in_the_repr() -> None:
     assert "sesame" not in repr(config)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("database.url", "oracle://host/db", "a URL of sqlite, postgresql or mysql"),
+        ("jobboard.url", "host:6379", "a board's URL"),
+        ("notifications.transport_url", "rabbit", "a broker's URL"),
+        ("resize.ports", "49300", "FIRST-LAST"),
+        ("host", "a/b", "a name"),
+    ],
+)
+def test_who_gives_a_text_that_does_not_fit_is_told_what_would(key: str, value: str, wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"does not look like {wanted}$"):
+        load(env={}, overrides={key: value})
+
+
 @pytest.mark.parametrize("text", ["[engine\n", "threads\n", "[engine]\n  = 3\n", "\xff\xfe"])
 def test_a_file_that_cannot_be_parsed_is_one_clear_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "broken.conf"
