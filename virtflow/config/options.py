@@ -24,7 +24,7 @@ class DatabaseOptions:
     url: str = option(
         "sqlite:///$state_dir/virtflow.db",
         "SQLAlchemy URL of the database: sqlite, postgresql+psycopg or mysql+pymysql.",
-        pattern=r"(sqlite|postgresql|mysql|mariadb)(\+[a-z0-9]+)?://.*",
+        pattern=r"(sqlite|postgresql|mysql|mariadb)(\+[a-z0-9_]+)?://.*",
         wanted="a URL of sqlite, postgresql or mysql",
         credentials=True,
     )

@@ -250,7 +250,12 @@ def test_db_check_fails_where_db_upgrade_is_needed(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("url", "code"),
-    [("sqlite:////proc/nothing/v.db", 4), ("oracle://x", 1), ("postgresql://u:sesame@127.0.0.1:1/x", 1), ("x", 2)],
+    [
+        ("sqlite:////proc/nothing/v.db", 4),
+        ("oracle://u:sesame@x", 2),
+        ("postgresql://u:sesame@127.0.0.1:1/x", 1),
+        ("x", 2),
+    ],
 )
 def test_a_database_that_cannot_be_opened_is_one_line_without_its_password(cli: Cli, url: str, code: int) -> None:
     answer = cli("--set", f"database.url={url}", "operation", "list")
