@@ -24,7 +24,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks.scale import Server, cpu_of
-from benchmarks.scale_hosts import names
+from benchmarks.scale_hosts import CAPABILITIES, names
 from benchmarks.simulated import SPEC
 from tests.lab import postgres
 from virtflow.persistence import schema
@@ -37,7 +37,6 @@ from virtflow.persistence.posting import OPERATIONS, Posting
 from virtflow.worker.boards.sql import SqlBoard
 
 _ROOT = Path(__file__).resolve().parent.parent
-_CAPABILITIES = {"arch": "x86_64", "virt_types": ["kvm", "qemu"], "machines": ["pc", "q35"], "firmware": ["bios"]}
 _GUESTS_PER_HOST = 2
 _BACKLOG = 5000
 """Jobs that wait at most."""
@@ -94,7 +93,7 @@ def _register(database: Database, count: int) -> None:
     repository = HostRepository(database)
     memory = _GUESTS_PER_HOST * SPEC["memory_mib"]
     for name in names(0, count):
-        repository.register(name, 64, memory, 40000, capabilities=_CAPABILITIES, worker=owner_here(name))
+        repository.register(name, 64, memory, 40000, capabilities=CAPABILITIES, worker=owner_here(name))
 
 
 def _scheduler(stack: ExitStack, url: str, name: str, seconds: float) -> subprocess.Popen[str]:

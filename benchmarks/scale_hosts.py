@@ -26,7 +26,7 @@ from virtflow.worker.connecting import connect
 _THREADS = 64
 _BEAT = 15.0
 _SWEEP = 1.0
-_CAPABILITIES = {"arch": "x86_64", "virt_types": ["kvm", "qemu"], "machines": ["pc", "q35"], "firmware": ["bios"]}
+CAPABILITIES = {"arch": "x86_64", "virt_types": ["kvm", "qemu"], "machines": ["pc", "q35"], "firmware": ["bios"]}
 
 
 class Hosts:
@@ -63,7 +63,7 @@ class Hosts:
         core = copy.copy(self._runner.core)
         core.config = dataclasses.replace(core.config, host=name)
         core.owner = owner_here(name)
-        core.hosts.register(name, 64, 524288, 40000, capabilities=_CAPABILITIES, worker=core.owner)
+        core.hosts.register(name, 64, 524288, 40000, capabilities=CAPABILITIES, worker=core.owner)
         return core
 
     def _tell(self, topic: str | None) -> None:

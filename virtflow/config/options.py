@@ -221,7 +221,7 @@ class InjectionOptions:
         ("files",),
         "What must not fail (key, network, metadata, files, admin_password); the rest is a warning.",
         pattern=r"key|network|metadata|files|admin_password",
-        wanted="one of these",
+        wanted="key, network, metadata, files or admin_password",
     )
     guestfs_backend: str = option(
         "direct", "LIBGUESTFS_BACKEND for libguestfs.", pattern=r"[a-z][a-z0-9:/._-]{0,254}", wanted="a backend"

@@ -178,6 +178,7 @@ def test_secrets_are_not_in_the_repr() -> None:
         ("jobboard.url", "host:6379", "a board's URL"),
         ("notifications.transport_url", "rabbit", "a broker's URL"),
         ("resize.ports", "49300", "FIRST-LAST"),
+        ("injection.mandatory", "disk", "key, network, metadata, files or admin_password"),
         ("host", "a/b", "a name"),
     ],
 )
